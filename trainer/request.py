@@ -7,11 +7,18 @@ import dataclasses
 from typing import ClassVar
 
 # The old scripts' layer is registered here.
-from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
-from beam_retrain.trainer.export.tflite_options import TfliteOptions, add_tflite_flags
+from beam_retrain.trainer.compat.retrain_options import RetrainOptions
+from beam_retrain.trainer.export.tflite_options import TfliteOptions
 from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.flags import byte_count, fraction, positive_int, positive_number, seed_number
+from beam_retrain.transforms.core.run.flags import (
+  byte_count,
+  fraction,
+  option,
+  positive_int,
+  positive_number,
+  seed_number,
+)
 from beam_retrain.transforms.core.run.request import Request
 
 PRESETS = ("lbfgs", "retrain")
@@ -40,6 +47,13 @@ WRITTEN = ("summaries_dir", "intermediate_output_graphs_dir", "tflite_output_fil
 """Fields with paths that are written besides `output`."""
 
 
+def _not_negative_float(text: str) -> float:
+  value = float(text)
+  if not 0 <= value < float("inf"):
+    raise argparse.ArgumentTypeError(f"{text} is below 0")
+  return value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainRequest(Request, RetrainOptions, TfliteOptions):
   """The flags of `train`; None: the preset's default."""
@@ -48,50 +62,65 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
   module: ClassVar[str] = "beam_retrain.trainer.task"
   description: ClassVar[str] = _DESCRIPTION
 
-  input: str
-  output: str
-  preset: str = "lbfgs"
-  learning_rate: float | None = None
-  batch_size: int | None = None
-  epochs: int | None = None
-  patience: int | None = None
-  l2: float | None = None
-  training_steps: int | None = None
-  validation_percentage: float | None = None
-  seed: int = 0
-  memory_limit: int | None = None
-  assert_accuracy_at_least: float | None = None
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", required=True, metavar="DIR", help="output folder of `beam-retrain bottlenecks`")
-    parser.add_argument(
-      "--output", required=True, metavar="DIR", help="folder for the model; new, empty, or written by this command"
-    )
-    parser.add_argument("--preset", choices=PRESETS, help="how to train (default %(default)s)")
-    _add_fit_flags(parser)
-    parser.add_argument(
-      "--validation_percentage",
-      type=float,
-      metavar="P",
-      help="images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
-    )
-    parser.add_argument("--seed", type=seed_number, metavar="N", help="same seed, same model (default %(default)d)")
-    parser.add_argument(
-      "--memory_limit",
-      type=byte_count,
-      metavar="SIZE",
-      help="memory for the bottlenecks, such as 8G; if they take more, they are kept in a temporary file, in TMPDIR;"
-      " the model is the same (default: half of the available memory)",
-    )
-    parser.add_argument(
-      "--assert_accuracy_at_least",
-      type=fraction,
-      metavar="A",
-      help="exit code 1 if the testing accuracy, 0..1, is below this; the model is written nevertheless",
-    )
-    add_retrain_flags(parser)
-    add_tflite_flags(parser)
+  input: str = option(help="output folder of `beam-retrain bottlenecks`", metavar="DIR")
+  output: str = option(help="folder for the model; new, empty, or written by this command", metavar="DIR")
+  preset: str = option("lbfgs", "how to train (default %(default)s)", choices=PRESETS)
+  learning_rate: float | None = option(
+    None, "retrain only: learning rate (default 0.01)", type=positive_number, metavar="R"
+  )
+  batch_size: int | None = option(
+    None,
+    "retrain only: images per training step (default 100; retrain.py's --train_batch_size)",
+    "--train_batch_size",
+    type=positive_int,
+    metavar="N",
+  )
+  epochs: int | None = option(
+    None,
+    "lbfgs only: maximum number of epochs, passes over the training images (default 100)",
+    "--rounds",
+    type=positive_int,
+    metavar="N",
+  )
+  patience: int | None = option(
+    None,
+    "lbfgs only: epochs without a lower validation loss before training stops (default 6)",
+    type=positive_int,
+    metavar="N",
+  )
+  l2: float | None = option(
+    None,
+    "lbfgs only: strength of the L2 penalty, as 1/C in scikit-learn's LogisticRegression (default 30)",
+    type=_not_negative_float,
+    metavar="S",
+  )
+  training_steps: int | None = option(
+    None,
+    "retrain only: number of steps (default 4000; retrain.py's --how_many_training_steps)",
+    "--how_many_training_steps",
+    type=positive_int,
+    metavar="N",
+  )
+  validation_percentage: float | None = option(
+    None,
+    "images held back to decide when to stop, in percent of all (default: as planned by `bottlenecks`)",
+    type=float,
+    metavar="P",
+  )
+  seed: int = option(0, "same seed, same model (default %(default)d)", type=seed_number, metavar="N")
+  memory_limit: int | None = option(
+    None,
+    "memory for the bottlenecks, such as 8G; if they take more, they are kept in a temporary file, in TMPDIR;"
+    " the model is the same (default: half of the available memory)",
+    type=byte_count,
+    metavar="SIZE",
+  )
+  assert_accuracy_at_least: float | None = option(
+    None,
+    "exit code 1 if the testing accuracy, 0..1, is below this; the model is written nevertheless",
+    type=fraction,
+    metavar="A",
+  )
 
   def validate(self) -> None:
     """Checks what does not depend on the input; writes nothing."""
@@ -114,49 +143,3 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
       is_measured_on_batch=bool(self.eval_step_interval),
       validation_images=self.validation_images,
     )
-
-
-def _add_fit_flags(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--learning_rate", type=positive_number, metavar="R", help="retrain only: learning rate (default 0.01)"
-  )
-  parser.add_argument(
-    "--batch_size",
-    "--train_batch_size",
-    type=positive_int,
-    metavar="N",
-    help="retrain only: images per training step (default 100; retrain.py's --train_batch_size)",
-  )
-  parser.add_argument(
-    "--epochs",
-    "--rounds",
-    type=positive_int,
-    metavar="N",
-    help="lbfgs only: maximum number of epochs, passes over the training images (default 100)",
-  )
-  parser.add_argument(
-    "--patience",
-    type=positive_int,
-    metavar="N",
-    help="lbfgs only: epochs without a lower validation loss before training stops (default 6)",
-  )
-  parser.add_argument(
-    "--l2",
-    type=_not_negative_float,
-    metavar="S",
-    help="lbfgs only: strength of the L2 penalty, as 1/C in scikit-learn's LogisticRegression (default 30)",
-  )
-  parser.add_argument(
-    "--training_steps",
-    "--how_many_training_steps",
-    type=positive_int,
-    metavar="N",
-    help="retrain only: number of steps (default 4000; retrain.py's --how_many_training_steps)",
-  )
-
-
-def _not_negative_float(text: str) -> float:
-  value = float(text)
-  if not 0 <= value < float("inf"):
-    raise argparse.ArgumentTypeError(f"{text} is below 0")
-  return value

@@ -21,10 +21,12 @@ from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,
-  add_decoding_flags,
-  add_max_bad_fraction,
+  add_option,
+  max_bad_option,
+  max_pixels_option,
   parse_flags,
   positive_int,
+  trunk_threads_option,
 )
 from beam_retrain.transforms.core.system import local_files
 
@@ -101,8 +103,9 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--batch_size", type=positive_int, default=32, metavar="N", help="images per call of the graph (default: 32)"
   )
-  add_decoding_flags(parser)
-  add_max_bad_fraction(parser)
+  add_option(parser, "max_pixels", max_pixels_option())
+  add_option(parser, "trunk_threads", trunk_threads_option())
+  add_option(parser, "max_bad_fraction", max_bad_option())
   return parser
 
 

@@ -8,7 +8,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 
-from beam_retrain.pipelines.options.flags import DistortionFlags, add_precision_flags
+from beam_retrain.pipelines.options.flags import DistortionFlags, precision_option, runtime_option
 from beam_retrain.pipelines.options.request import separate_beam_options
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
@@ -16,7 +16,8 @@ from beam_retrain.transforms.core.records.splits import SPLIT_HASHES, STABLE
 from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
 from beam_retrain.transforms.core.run.flags import (
   ArgumentParser,
-  add_max_bad_fraction,
+  add_option,
+  max_bad_option,
   positive_int,
   positive_number,
   seed_number,
@@ -125,9 +126,10 @@ def _add_own_flags(group: FlagGroup) -> None:
   )
   group.add_argument("--trunk_weights", metavar="FILE", help="local weights of --tfhub_module=keras:...")
   group.add_argument("--trunk_input_px", type=positive_int, metavar="PX", help="input size of a trunk that takes any")
-  add_precision_flags(group)
+  add_option(group, "precision", precision_option(of_model=False))
+  add_option(group, "runtime", runtime_option(of_model=False))
   group.add_argument("--model_dir", metavar="DIR", help="does nothing, as in retrain.py: ignored with a warning")
-  add_max_bad_fraction(group)
+  add_option(group, "max_bad_fraction", max_bad_option())
 
 
 def check_flags(flags: argparse.Namespace) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.transforms.core.run.flags import positive_number
+from beam_retrain.transforms.core.run.flags import option, positive_number
 from beam_retrain.transforms.core.run.request import Request
 
 _DESCRIPTION = """\
@@ -28,12 +27,7 @@ class CacheRequest(Request):
   module: ClassVar[str] = "beam_retrain.pipelines.models.cache_command"
   description: ClassVar[str] = _DESCRIPTION
 
-  clear: bool = False
-  older_than: float | None = None
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--clear", action="store_true", help="remove all that no running command uses")
-    parser.add_argument(
-      "--older_than", type=positive_number, metavar="DAYS", help="with --clear: only what was not used for so long"
-    )
+  clear: bool = option(False, "remove all that no running command uses")
+  older_than: float | None = option(
+    None, "with --clear: only what was not used for so long", type=positive_number, metavar="DAYS"
+  )

@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.images.augment import Distortions
 from beam_retrain.transforms.core.images.exif import tell_oriented
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
-from beam_retrain.transforms.core.run.flags import add_decoding_flags, positive_int, whole_number
+from beam_retrain.transforms.core.run.flags import option, positive_int, whole_number
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
 from beam_retrain.transforms.core.system.extras import install_command
 
@@ -30,42 +29,37 @@ LEAST_COSINE = 0.999
 _DISTORTIONS = ("flip_left_right", "random_crop", "random_scale", "random_brightness")
 
 
-def add_model_flags(parser: argparse.ArgumentParser, default_batch_size: str) -> None:
-  """Adds `batch_size` and `trunk_threads` (None: auto), and `max_pixels`."""
-  parser.add_argument(
-    "--batch_size",
+def batch_size_option(default: str) -> Any:
+  return option(
+    None,
+    f"images per call of the model (default: auto: {default}); halved if memory runs out",
     type=lambda text: None if text == "auto" else positive_int(text),
     metavar="N|auto",
-    help=f"images per call of the model (default: auto: {default_batch_size}); halved if memory runs out",
   )
-  add_decoding_flags(parser)
 
 
-def add_precision_flags(parser: FlagGroup) -> None:
-  """Adds `precision` and `runtime`, for commands that compute bottlenecks."""
-  _add_precision_flags(
-    parser,
+def precision_option(of_model: bool = True) -> Any:
+  """Returns the field, of a trained model or for bottlenecks."""
+  of_bottlenecks = (
     "numbers that the trunk computes with. auto (default): bfloat16, which is faster, if the processor has it"
     f" and each bottleneck of a sample of the images has a cosine of at least {LEAST_COSINE} with float32's; else"
     " float32. int8: faster still, calibrated on a sample of the training images; needs OpenVINO. Bottlenecks of"
-    " different precisions never mix",
-    f"what runs the trunk. auto (default): OpenVINO if installed ({install_command('fast')}), else TensorFlow",
+    " different precisions never mix"
   )
-
-
-def add_model_precision_flags(parser: FlagGroup) -> None:
-  """Adds `precision` and `runtime`, for commands that use a trained model."""
-  _add_precision_flags(
-    parser,
+  help = (
     "numbers that the trunk computes with: auto (default): those of the model's bottlenecks if this machine has"
-    " them, else float32; float32: the exported model, by TensorFlow",
-    "what runs the trunk: auto (default): what ran it for the model's bottlenecks if installed, else TensorFlow",
+    " them, else float32; float32: the exported model, by TensorFlow"
   )
+  return option(AUTO, help if of_model else of_bottlenecks, choices=(AUTO, FLOAT32, BFLOAT16, INT8))
 
 
-def _add_precision_flags(parser: FlagGroup, precision: str, runtime: str) -> None:
-  parser.add_argument("--precision", choices=(AUTO, FLOAT32, BFLOAT16, INT8), default=AUTO, help=precision)
-  parser.add_argument("--runtime", choices=(AUTO, TENSORFLOW, OPENVINO), default=AUTO, help=runtime)
+def runtime_option(of_model: bool = True) -> Any:
+  """Returns the field, of a trained model or for bottlenecks."""
+  of_bottlenecks = (
+    f"what runs the trunk. auto (default): OpenVINO if installed ({install_command('fast')}), else TensorFlow"
+  )
+  help = "what runs the trunk: auto (default): what ran it for the model's bottlenecks if installed, else TensorFlow"
+  return option(AUTO, help if of_model else of_bottlenecks, choices=(AUTO, TENSORFLOW, OPENVINO))
 
 
 def given_precision(flags: argparse.Namespace) -> list[str]:
@@ -97,57 +91,34 @@ def report_notes(source: Source) -> None:
 class IdxFlags:
   """Fields of a request whose input may be IDX files."""
 
-  class_names: str | None = None
-  transpose: bool = False
+  class_names: str | None = option(
+    None,
+    "names for the numbers in IDX files: one per line, the first for 0; or NUMBER NAME; or a mapping file of EMNIST",
+    metavar="FILE",
+  )
+  transpose: bool = option(False, "swap rows and columns of the images in IDX files, as EMNIST needs")
 
   def idx_settings(self) -> dict[str, str | bool]:
     """Returns the entries of the given flags in an `info.json`."""
     return {name: value for name in ("class_names", "transpose") if (value := getattr(self, name))}
 
 
-def add_classes(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--classes",
+def classes_option() -> Any:
+  return option(
+    None,
+    "labels of IDX files are 0 to N-1; images with other labels are quarantined (default: the labels that are there)",
     type=whole_number(1, 256),
     metavar="N",
-    help="labels of IDX files are 0 to N-1; images with other labels are quarantined (default: the labels that are"
-    " there)",
   )
 
 
-def add_split_percentages(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--testing_percentage",
-    type=float,
-    help="percent of the images for testing, by a stable hash of their names, if there is no folder testing/"
-    " (default: %(default)g)",
-  )
-  parser.add_argument(
-    "--validation_percentage",
-    type=float,
-    help="percent of the images for validation, unless a manifest names them (default: %(default)g)",
-  )
-
-
-def add_idx_flags(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--class_names",
-    metavar="FILE",
-    help="names for the numbers in IDX files: one per line, the first for 0; or NUMBER NAME; or a mapping file of"
-    " EMNIST",
-  )
-  parser.add_argument(
-    "--transpose", action="store_true", help="swap rows and columns of the images in IDX files, as EMNIST needs"
-  )
-
-
-def add_corrections(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--corrections",
-    metavar="FILE",
-    help="correct labels as FILE says, the corrections.csv that `serve` writes: images of the same bytes get another"
+def corrections_option() -> Any:
+  return option(
+    None,
+    "correct labels as FILE says, the corrections.csv that `serve` writes: images of the same bytes get another"
     " label, whatever their names, or are left out. Corrections that meet no image are listed in"
     " unused_corrections.csv",
+    metavar="FILE",
   )
 
 
@@ -158,16 +129,32 @@ def report_oriented(stats: Stats, source: str, max_bad_fraction: float) -> None:
     say(tell_oriented(stats.oriented, stats.outputs, source, flags=flags), file=sys.stderr)
 
 
+_OF_DISTORTIONS = (
+  "distortions",
+  "Distorted variants of each training image also go through the trunk, once, and `train` draws from them and from"
+  " the image itself. Names and meanings are retrain.py's, which distorted images and ran the trunk at every step."
+  " Images for validation and testing are never distorted.",
+)
+
+
+def _percent_option(effect: str) -> Any:
+  return option(0, f"{effect} (default: %(default)d)", type=int, metavar="PERCENT", group=_OF_DISTORTIONS)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistortionFlags:
   """Fields of a request with distortions."""
 
-  flip_left_right: bool = False
-  random_crop: int = 0
-  random_scale: int = 0
-  random_brightness: int = 0
-  distortion_copies: int | None = None
-  distortion_seed: int | None = None
+  flip_left_right: bool = option(False, "mirror half of the variants, left to right", group=_OF_DISTORTIONS)
+  random_crop: int = _percent_option("crop off a margin of PERCENT at random")
+  random_scale: int = _percent_option("enlarge by up to PERCENT")
+  random_brightness: int = _percent_option("make darker or brighter by up to PERCENT")
+  distortion_copies: int | None = option(
+    None, "variants of each image (default: 4)", type=positive_int, metavar="K", group=_OF_DISTORTIONS
+  )
+  distortion_seed: int | None = option(
+    None, "same seed, same image, same variants (default: 0)", type=int, metavar="N", group=_OF_DISTORTIONS
+  )
 
   @property
   def distortions(self) -> Distortions | None:
@@ -190,23 +177,3 @@ class DistortionFlags:
         f" {flag('random_crop')}, {flag('random_scale')} or {flag('random_brightness')}, or leave it out."
       )
     return None
-
-
-def add_distortion_flags(parser: argparse.ArgumentParser) -> None:
-  group = parser.add_argument_group(
-    "distortions",
-    "Distorted variants of each training image also go through the trunk, once, and `train` draws from them and from"
-    " the image itself. Names and meanings are retrain.py's, which distorted images and ran the trunk at every step."
-    " Images for validation and testing are never distorted.",
-  )
-  group.add_argument("--flip_left_right", action="store_true", help="mirror half of the variants, left to right")
-  for name, effect in (
-    ("random_crop", "crop off a margin of PERCENT at random"),
-    ("random_scale", "enlarge by up to PERCENT"),
-    ("random_brightness", "make darker or brighter by up to PERCENT"),
-  ):
-    group.add_argument(f"--{name}", type=int, metavar="PERCENT", help=f"{effect} (default: %(default)d)")
-  group.add_argument("--distortion_copies", type=positive_int, metavar="K", help="variants of each image (default: 4)")
-  group.add_argument(
-    "--distortion_seed", type=int, metavar="N", help="same seed, same image, same variants (default: 0)"
-  )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest, TrunkRequest
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.flags import positive_int
-from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
+from beam_retrain.transforms.core.run.flags import option, positive_int
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions
@@ -54,29 +52,19 @@ class PlanRequest(TrunkRequest):
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EPILOG
 
-  workers: int = 1
-  pictures: int | None = None
-  json: bool = False
+  first: ClassVar[tuple[str, ...]] = ("input", "workers", "pictures", "json", *TrunkRequest.first)
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--input", required=True, metavar="DIR", help="images in any form that `bottlenecks` takes; only read"
-    )
-    parser.add_argument(
-      "--workers",
-      type=positive_int,
-      metavar="N",
-      help="machines that share the work, each with as many cores as are available here (default: %(default)d)",
-    )
-    parser.add_argument(
-      "--pictures",
-      type=positive_int,
-      metavar="N",
-      help="plan for N images like those in --input (default: the number in --input)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    cls.add_trunk_flags(parser, str(BATCH_SIZE))
+  input: str = option(help="images in any form that `bottlenecks` takes; only read", metavar="DIR")
+  workers: int = option(
+    1,
+    "machines that share the work, each with as many cores as are available here (default: %(default)d)",
+    type=positive_int,
+    metavar="N",
+  )
+  pictures: int | None = option(
+    None, "plan for N images like those in --input (default: the number in --input)", type=positive_int, metavar="N"
+  )
+  json: bool = option(False, "print one JSON object instead of the table")
 
   def find_input(self) -> PlannedInput:
     from beam_retrain.pipelines.engines.runners import is_in_process, runner_name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,24 +9,27 @@ from beam_retrain.pipelines.options.flags import (
   LEAST_IMAGES,
   DistortionFlags,
   IdxFlags,
-  add_classes,
-  add_corrections,
-  add_distortion_flags,
-  add_idx_flags,
-  add_model_flags,
-  add_precision_flags,
-  add_split_percentages,
+  batch_size_option,
   check_split_hash,
+  classes_option,
+  corrections_option,
+  precision_option,
+  runtime_option,
 )
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, OnLeak
+from beam_retrain.transforms.core.records.quarantine import OnLeak
 from beam_retrain.transforms.core.records.schema import LEAKS_FILE
 from beam_retrain.transforms.core.records.splits import LEGACY, SPLIT_HASHES, STABLE, SplitPercentages
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
+from beam_retrain.transforms.core.run.flags import (
+  max_bad_option,
+  max_pixels_option,
+  option,
+  positive_int,
+  trunk_threads_option,
+)
 from beam_retrain.transforms.core.run.request import NO_FLAG
 from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE, BUNDLED, TRUNK_HELP
-from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 if TYPE_CHECKING:
   from beam_retrain.transforms.sources.base import Source
@@ -40,56 +42,58 @@ _FORMATS = (
 )
 
 
+_SPLITS, _EXISTING = ("splits",), ("existing bottlenecks",)  # groups of flags
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrunkRequest(JobRequest, IdxFlags):
   """Flags that `bottlenecks` and `plan` share: images, their splits, a trunk."""
 
-  input: str = ""
-  trunk: str = BUNDLED
-  trunk_weights: str | None = None
-  trunk_input_px: int | None = None
-  precision: str = AUTO
-  runtime: str = AUTO
-  classes: int | None = None
-  testing_percentage: float = 10.0
-  validation_percentage: float = 10.0
-  split_hash: str = STABLE
-  retrain_names: bool = False
-  batch_size: int | None = None
-  trunk_threads: int | None = None
-  max_pixels: int = MAX_PIXELS
+  first: ClassVar[tuple[str, ...]] = (
+    *("trunk", "trunk_weights", "trunk_input_px", "classes", "class_names", "transpose", "precision", "runtime"),
+    *("batch_size", "max_pixels", "trunk_threads", "retrain_names"),
+    *("testing_percentage", "validation_percentage", "split_hash"),
+  )
 
-  @classmethod
-  def add_trunk_flags(cls, parser: argparse.ArgumentParser, default_batch_size: str) -> None:
-    """Adds all flags of these fields but `input`."""
-    parser.add_argument("--trunk", help=f"{TRUNK_HELP} (default: %(default)s)")
-    parser.add_argument(
-      "--trunk_weights", metavar="FILE", help="local weights of a keras: trunk, if they cannot be downloaded"
-    )
-    parser.add_argument(
-      "--trunk_input_px",
-      type=positive_int,
-      metavar="PX",
-      help="input size of a trunk that takes any (default: the trunk's own)",
-    )
-    add_classes(parser)
-    add_idx_flags(parser)
-    add_precision_flags(parser)
-    add_model_flags(parser, default_batch_size)
-    parser.add_argument(
-      "--retrain_names",
-      action="store_true",
-      help="read class folders as retrain.py did: a label is the folder's name in lower case, with one space for"
-      " whatever is not a-z or 0-9, and only files named .jpg, .jpeg or .png are images",
-    )
-    group = parser.add_argument_group("splits")
-    add_split_percentages(group)
-    group.add_argument(
-      "--split_hash",
-      choices=SPLIT_HASHES,
-      help="stable: by names within --input, so that the folder can move. legacy: as retrain.py, which hashed the path"
-      " including --image_dir as typed: type --input the same way; for class folders only (default: %(default)s)",
-    )
+  input: str = ""
+  trunk: str = option(BUNDLED, f"{TRUNK_HELP} (default: %(default)s)")
+  trunk_weights: str | None = option(
+    None, "local weights of a keras: trunk, if they cannot be downloaded", metavar="FILE"
+  )
+  trunk_input_px: int | None = option(
+    None, "input size of a trunk that takes any (default: the trunk's own)", type=positive_int, metavar="PX"
+  )
+  precision: str = precision_option(of_model=False)
+  runtime: str = runtime_option(of_model=False)
+  classes: int | None = classes_option()
+  testing_percentage: float = option(
+    10.0,
+    "percent of the images for testing, by a stable hash of their names, if there is no folder testing/"
+    " (default: %(default)g)",
+    type=float,
+    group=_SPLITS,
+  )
+  validation_percentage: float = option(
+    10.0,
+    "percent of the images for validation, unless a manifest names them (default: %(default)g)",
+    type=float,
+    group=_SPLITS,
+  )
+  split_hash: str = option(
+    STABLE,
+    "stable: by names within --input, so that the folder can move. legacy: as retrain.py, which hashed the path"
+    " including --image_dir as typed: type --input the same way; for class folders only (default: %(default)s)",
+    choices=SPLIT_HASHES,
+    group=_SPLITS,
+  )
+  retrain_names: bool = option(
+    False,
+    "read class folders as retrain.py did: a label is the folder's name in lower case, with one space for"
+    " whatever is not a-z or 0-9, and only files named .jpg, .jpeg or .png are images",
+  )
+  batch_size: int | None = batch_size_option(str(BATCH_SIZE))
+  trunk_threads: int | None = trunk_threads_option()
+  max_pixels: int = max_pixels_option()
 
   def find_source(self, path: str) -> tuple[Source, SplitPercentages]:
     """Returns the images in an absolute path, and how they are split.
@@ -151,56 +155,49 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "corrections",
   )
 
-  output: str
-  reuse: tuple[str, ...] = ()
-  retry_from: str | None = None
-  bottleneck_dir: str | None = None
-  on_leak: str = str(OnLeak.WARN)
-  corrections: str | None = None
-  max_bad_fraction: float = 0.0
-  stands_for: BottlenecksRequest | None = dataclasses.field(default=None, metadata=NO_FLAG)
+  first: ClassVar[tuple[str, ...]] = (
+    *("input", "output", "reuse", "retry_from", "bottleneck_dir", *TrunkRequest.first, "on_leak"),
+    *(field.name for field in dataclasses.fields(DistortionFlags)),
+  )
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", metavar="DIR", help=f"{_FORMATS}; recognised automatically")
-    parser.add_argument(
-      "--output", required=True, metavar="DIR", help="output folder; new, empty, or of an earlier run"
-    )
-    group = parser.add_argument_group("existing bottlenecks")
-    group.add_argument(
-      "--reuse",
-      action="append",
-      metavar="DIR",
-      help="take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other"
-      " images only; DIR is not changed; may be repeated",
-    )
-    group.add_argument(
-      "--retry_from",
-      metavar="DIR",
-      help="repeat the run that wrote DIR after some of its images have been repaired: take good images' bottlenecks"
-      " from there, and run the trunk (DIR/trunk) over the others only. --input and all other settings are those of"
-      " DIR; DIR is not changed, and its run may have ended with exit code 3",
-    )
-    group.add_argument(
-      "--bottleneck_dir",
-      metavar="DIR",
-      help="take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
-      " images whose file is missing or damaged. The numbers are then retrain.py's: TensorFlow 1 resized images"
-      " slightly differently from the exported model; for class folders only",
-    )
-    cls.add_trunk_flags(
-      parser,
-      f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
-      f" {BATCH_SIZE}",
-    )
-    parser.add_argument_group("split audit").add_argument(
-      "--on_leak",
-      choices=[str(value) for value in OnLeak],
-      help=f"what to do about identical images (by their bytes) with different labels, or in training and testing:"
-      f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with"
-      " different labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs"
-      " (default: %(default)s)",
-    )
-    add_distortion_flags(parser)
-    add_corrections(parser)
-    add_max_bad_fraction(parser)
+  input: str = option("", f"{_FORMATS}; recognised automatically", metavar="DIR")
+  output: str = option(help="output folder; new, empty, or of an earlier run", metavar="DIR")
+  batch_size: int | None = batch_size_option(
+    f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
+    f" {BATCH_SIZE}"
+  )
+  reuse: tuple[str, ...] = option(
+    (),
+    "take bottlenecks from DIR, the output of an earlier run of the same trunk, and run the trunk over other"
+    " images only; DIR is not changed; may be repeated",
+    metavar="DIR",
+    group=_EXISTING,
+  )
+  retry_from: str | None = option(
+    None,
+    "repeat the run that wrote DIR after some of its images have been repaired: take good images' bottlenecks"
+    " from there, and run the trunk (DIR/trunk) over the others only. --input and all other settings are those of"
+    " DIR; DIR is not changed, and its run may have ended with exit code 3",
+    metavar="DIR",
+    group=_EXISTING,
+  )
+  bottleneck_dir: str | None = option(
+    None,
+    "take bottlenecks from the text files that retrain.py wrote to its --bottleneck_dir, and run the trunk over"
+    " images whose file is missing or damaged. The numbers are then retrain.py's: TensorFlow 1 resized images"
+    " slightly differently from the exported model; for class folders only",
+    metavar="DIR",
+    group=_EXISTING,
+  )
+  on_leak: str = option(
+    str(OnLeak.WARN),
+    "what to do about identical images (by their bytes) with different labels, or in training and testing:"
+    f" `warn` lists them in {LEAKS_FILE} and counts them in stats.json; `drop` also leaves out all copies with"
+    " different labels, and the training copies of testing images; `fail` ends with exit code 1 before the trunk runs"
+    " (default: %(default)s)",
+    choices=[str(value) for value in OnLeak],
+    group=("split audit",),
+  )
+  corrections: str | None = corrections_option()
+  max_bad_fraction: float = max_bad_option()
+  stands_for: BottlenecksRequest | None = dataclasses.field(default=None, metadata=NO_FLAG)

@@ -6,14 +6,12 @@ import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.pipelines.options.flags import IdxFlags, add_classes, add_corrections, add_idx_flags
+from beam_retrain.pipelines.options.flags import IdxFlags, classes_option, corrections_option
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.core.images.formats.info import ALPHAS
 from beam_retrain.transforms.core.images.formats.jpeg import DEFAULT_QUALITY
 from beam_retrain.transforms.core.records.output_names import FORMATS, JPG, TFRECORD
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, whole_number
-from beam_retrain.transforms.core.run.request import ONE_ARGUMENT
+from beam_retrain.transforms.core.run.flags import max_bad_option, max_pixels_option, option, whole_number
 
 _DESCRIPTION = """\
 Turns images into JPEG or PNG files and records that every other command reads: the IDX files of MNIST (or of any data
@@ -60,40 +58,28 @@ class ConvertRequest(JobRequest, IdxFlags):
 
   paths: ClassVar[tuple[str, ...]] = ("corrections",)
 
-  input: str
-  output: str
-  formats: tuple[str, ...] = dataclasses.field(default=(JPG, TFRECORD), metadata=ONE_ARGUMENT)
-  quality: int = DEFAULT_QUALITY
-  alpha: str = ALPHAS[0]
-  classes: int | None = None
-  max_pixels: int = MAX_PIXELS
-  corrections: str | None = None
-  max_bad_fraction: float = 0.0
+  first: ClassVar[tuple[str, ...]] = ("input", "output", "formats", "quality", "classes", "class_names", "transpose")
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--input", required=True, metavar="DIR", help="folder of images or of the four IDX files, or a CSV manifest"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
-    parser.add_argument(
-      "--formats",
-      type=_formats,
-      metavar="LIST",
-      help=f"formats to write, any of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold PNG if png is among"
-      " them and jpg is not, else JPEG",
-    )
-    parser.add_argument(
-      "--quality",
-      type=whole_number(1, 100),
-      metavar="Q",
-      help="quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)",
-    )
-    add_classes(parser)
-    add_idx_flags(parser)
-    parser.add_argument(
-      "--alpha", choices=ALPHAS, help="colour behind transparent pixels, white or black (default: %(default)s)"
-    )
-    add_max_pixels(parser)
-    add_corrections(parser)
-    add_max_bad_fraction(parser)
+  input: str = option(help="folder of images or of the four IDX files, or a CSV manifest", metavar="DIR")
+  output: str = option(help="a new or empty folder, or an earlier output", metavar="DIR")
+  formats: tuple[str, ...] = option(
+    (JPG, TFRECORD),
+    f"formats to write, any of {', '.join(FORMATS)} (default: jpg,tfrecord); records hold PNG if png is among"
+    " them and jpg is not, else JPEG",
+    type=_formats,
+    metavar="LIST",
+    separator=",",
+  )
+  quality: int = option(
+    DEFAULT_QUALITY,
+    "quality of JPEGs, 1 to 100 (default: %(default)d, Pillow's)",
+    type=whole_number(1, 100),
+    metavar="Q",
+  )
+  alpha: str = option(
+    ALPHAS[0], "colour behind transparent pixels, white or black (default: %(default)s)", choices=ALPHAS
+  )
+  classes: int | None = classes_option()
+  max_pixels: int = max_pixels_option()
+  corrections: str | None = corrections_option()
+  max_bad_fraction: float = max_bad_option()

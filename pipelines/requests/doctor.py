@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
 from beam_retrain.pipelines.options.request import JobRequest
-from beam_retrain.transforms.core.run.flags import positive_int
+from beam_retrain.transforms.core.run.flags import option, positive_int
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, TRUNK_HELP
 
 SECS, DATAFLOW_SECS = 60, 900
@@ -39,19 +38,11 @@ class DoctorRequest(JobRequest):
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EPILOG
 
-  trunk: str = BUNDLED
-  output: str | None = None
-  timeout_secs: int | None = None
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--trunk", help=f"{TRUNK_HELP}; not downloaded (default: %(default)s)")
-    parser.add_argument(
-      "--output", metavar="DIR", help="the job's output folder; a file next to it is written and deleted"
-    )
-    parser.add_argument(
-      "--timeout_secs",
-      type=positive_int,
-      metavar="N",
-      help=f"time limit of the tiny job in seconds (default: {SECS}, Dataflow {DATAFLOW_SECS})",
-    )
+  trunk: str = option(BUNDLED, f"{TRUNK_HELP}; not downloaded (default: %(default)s)")
+  output: str | None = option(None, "the job's output folder; a file next to it is written and deleted", metavar="DIR")
+  timeout_secs: int | None = option(
+    None,
+    f"time limit of the tiny job in seconds (default: {SECS}, Dataflow {DATAFLOW_SECS})",
+    type=positive_int,
+    metavar="N",
+  )

@@ -10,18 +10,25 @@ from typing import Any, ClassVar
 
 from beam_retrain.pipelines.options.flags import (
   IdxFlags,
-  add_corrections,
-  add_idx_flags,
-  add_model_flags,
-  add_model_precision_flags,
+  batch_size_option,
+  corrections_option,
+  precision_option,
+  runtime_option,
 )
 from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.reporting.gates import GATES
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.records.schema import STORES_FOLDER
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, fraction, positive_int
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.run.flags import (
+  fraction,
+  max_bad_option,
+  max_pixels_option,
+  option,
+  positive_int,
+  trunk_threads_option,
+)
 from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE, BOTTLENECKS_BATCH_SIZE
-from beam_retrain.transforms.core.runtimes.variant import AUTO, BOUNDS_IN_WORDS
+from beam_retrain.transforms.core.runtimes.variant import BOUNDS_IN_WORDS
 
 CHECKED = textwrap.fill(
   "The figures are held against the exported model (float32, by TensorFlow) on a sample of 64 images: the smallest"
@@ -31,6 +38,15 @@ CHECKED = textwrap.fill(
   118,
 )
 """In the description of both commands."""
+
+SPLITS = ("auto", "testing", "all")
+"""Values of `--split`."""
+
+_IN_BOTH = (
+  *("split", "reuse", "manifest", "min_slice_size", "gates", "class_names", "transpose", "batch_size", "max_pixels"),
+  *("trunk_threads", "precision", "runtime", "corrections", "max_bad_fraction"),
+)
+"""Flags of both commands, in the order of their help."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,56 +59,47 @@ class EvaluationRequest(JobRequest, IdxFlags):
 
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names", "corrections")
 
+  compares: ClassVar[bool] = False
+  """Whether it has the gates that need something to compare with."""
+
   model: str
   input: str
   split: str = "auto"
   reuse: tuple[str, ...] = ()
-  manifest: str | None = None
-  min_slice_size: int = 30
-  gates: tuple[tuple[str, float], ...] = ()
+  manifest: str | None = option(
+    None,
+    "also evaluate by slice: a CSV with a column file_name, the image's key as in predictions.csv, and others"
+    " (writer, device, ...), each of whose values is a slice",
+    metavar="CSV",
+  )
+  min_slice_size: int = option(
+    30, "merge slices of fewer images (default: %(default)d)", type=positive_int, metavar="N"
+  )
+  gates: tuple[tuple[str, float], ...] = option(())
   batch_size: int | None = None
-  trunk_threads: int | None = None
-  corrections: str | None = None
-  max_pixels: int = MAX_PIXELS
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_bad_fraction: float = 0.0
+  trunk_threads: int | None = trunk_threads_option()
+  corrections: str | None = corrections_option()
+  max_pixels: int = max_pixels_option()
+  precision: str = precision_option()
+  runtime: str = runtime_option()
+  max_bad_fraction: float = max_bad_option()
 
   @classmethod
-  def add_common_flags(
-    cls,
-    parser: argparse.ArgumentParser,
-    *,
-    split_help: str,
-    reuse_help: str,
-    default_batch_size: str,
-    with_comparison: bool = False,
-  ) -> None:
-    """Adds all flags except `model` and `input`, whose help differs."""
-    parser.add_argument("--split", choices=("auto", "testing", "all"), help=split_help)
-    parser.add_argument("--reuse", action="append", metavar="DIR", help=reuse_help)
-    parser.add_argument(
-      "--manifest",
-      metavar="CSV",
-      help="also evaluate by slice: a CSV with a column file_name, the image's key as in predictions.csv, and others"
-      " (writer, device, ...), each of whose values is a slice",
-    )
-    parser.add_argument(
-      "--min_slice_size",
-      type=positive_int,
-      metavar="N",
-      help="merge slices of fewer images (default: %(default)d)",
-    )
+  def _add_flag(cls, group: FlagGroup, field: dataclasses.Field) -> None:
+    if field.name != "gates":
+      super()._add_flag(group, field)
+      return
     for gate in GATES.values():
-      if gate.has_flag and (with_comparison or not gate.needs_comparison):
-        parser.add_argument(
-          f"--{gate.name}", dest="gates", action=_SetGate, type=fraction, metavar=gate.metavar, help=gate.help
+      if gate.has_flag and (cls.compares or not gate.needs_comparison):
+        group.add_argument(
+          f"--{gate.name}",
+          dest="gates",
+          action=_SetGate,
+          default=(),
+          type=fraction,
+          metavar=gate.metavar,
+          help=gate.help,
         )
-    add_idx_flags(parser)
-    add_model_flags(parser, default_batch_size)
-    add_model_precision_flags(parser)
-    add_corrections(parser)
-    add_max_bad_fraction(parser)
 
   def _arguments(self, field: dataclasses.Field) -> Iterator[str]:
     if field.name == "gates":
@@ -143,36 +150,35 @@ class EvaluateRequest(EvaluationRequest):
   epilog: ClassVar[str] = _EVALUATE_EXAMPLE
   paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "output")
 
-  output: str
-  label_errors: bool = False
+  first: ClassVar[tuple[str, ...]] = ("model", "input", "output", *_IN_BOTH)
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument(
-      "--input",
-      required=True,
-      metavar="DIR",
-      help="images: any input of `bottlenecks`; or the output of `bottlenecks`, which needs the model's head only",
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier output")
-    cls.add_common_flags(
-      parser,
-      split_help="auto (default): the testing images if the input has splits (IDX files, folders training/ and"
-      " testing/, records, bottlenecks), else all images. testing: of class folders or a manifest without splits, the"
-      " images whose names hash into the model's testing set. all: the training images too",
-      reuse_help="reuse the bottlenecks in DIR (output of `bottlenecks`, an evaluation with --reuse, or a night of"
-      " `reevaluate`), run the trunk only on the other images, and keep all bottlenecks in"
-      f" OUTPUT/{STORES_FOLDER}; may be repeated",
-      default_batch_size=f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks",
-    )
-    parser.add_argument(
-      "--label_errors",
-      action="store_true",
-      help="also look for wrong labels, by heads that are trained without the image (confident learning) and by the"
-      " nearest images, and for near-duplicates; needs stored bottlenecks: as `evaluate --input`, by --reuse, or"
-      " those of a `run`",
-    )
+  model: str = option(help="output of `train` or `run`", metavar="DIR")
+  input: str = option(
+    help="images: any input of `bottlenecks`; or the output of `bottlenecks`, which needs the model's head only",
+    metavar="DIR",
+  )
+  split: str = option(
+    "auto",
+    "auto (default): the testing images if the input has splits (IDX files, folders training/ and"
+    " testing/, records, bottlenecks), else all images. testing: of class folders or a manifest without splits, the"
+    " images whose names hash into the model's testing set. all: the training images too",
+    choices=SPLITS,
+  )
+  reuse: tuple[str, ...] = option(
+    (),
+    "reuse the bottlenecks in DIR (output of `bottlenecks`, an evaluation with --reuse, or a night of"
+    " `reevaluate`), run the trunk only on the other images, and keep all bottlenecks in"
+    f" OUTPUT/{STORES_FOLDER}; may be repeated",
+    metavar="DIR",
+  )
+  batch_size: int | None = batch_size_option(f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks")
+  output: str = option(help="a new or empty folder, or an earlier output", metavar="DIR")
+  label_errors: bool = option(
+    False,
+    "also look for wrong labels, by heads that are trained without the image (confident learning) and by the"
+    " nearest images, and for near-duplicates; needs stored bottlenecks: as `evaluate --input`, by --reuse, or"
+    " those of a `run`",
+  )
 
 
 _REEVALUATE = f"""\
@@ -210,44 +216,39 @@ class ReevaluateRequest(EvaluationRequest):
   epilog: ClassVar[str] = _REEVALUATE_EXAMPLE
   paths: ClassVar[tuple[str, ...]] = (*EvaluationRequest.paths, "candidate", "history")
 
-  history: str
-  candidate: str | None = None
-  date: str | None = None
-  baseline: str | None = None
-  reference: str | None = None
-  keep_stores: int = 2
+  compares: ClassVar[bool] = True
+  first: ClassVar[tuple[str, ...]] = (
+    *("model", "candidate", "input", "history", "date", "baseline", "reference", "keep_stores", *_IN_BOTH),
+  )
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument(
-      "--candidate", metavar="DIR", help="another model to score in the same pass; every gate applies to it too"
-    )
-    parser.add_argument("--input", required=True, metavar="DIR", help="images: any input of `bottlenecks`")
-    parser.add_argument("--history", required=True, metavar="DIR", help="folder of all nights, one folder each")
-    parser.add_argument("--date", metavar="YYYY-MM-DD", help="name of the night (default: today)")
-    parser.add_argument(
-      "--baseline",
-      metavar="NIGHT",
-      help="what to compare with: a night's date or folder, the output of `evaluate`, or none (default: the last"
-      " finished night before DATE that passed its gates)",
-    )
-    parser.add_argument(
-      "--reference",
-      metavar="NIGHT",
-      help="also compare with a fixed night, given as for --baseline; --max_drop applies to it too (default: none)",
-    )
-    parser.add_argument(
-      "--keep_stores",
-      type=positive_int,
-      metavar="N",
-      help="number of nights that keep their bottlenecks; all keep their figures and report (default: %(default)d)",
-    )
-    cls.add_common_flags(
-      parser,
-      split_help="images to evaluate, see `beam-retrain evaluate --help` (default: auto)",
-      reuse_help="also reuse bottlenecks from DIR (output of `bottlenecks`, or an evaluation with --reuse); may be"
-      " repeated",
-      default_batch_size=str(BATCH_SIZE),
-      with_comparison=True,
-    )
+  model: str = option(help="output of `train` or `run`", metavar="DIR")
+  input: str = option(help="images: any input of `bottlenecks`", metavar="DIR")
+  split: str = option("auto", "images to evaluate, see `beam-retrain evaluate --help` (default: auto)", choices=SPLITS)
+  reuse: tuple[str, ...] = option(
+    (),
+    "also reuse bottlenecks from DIR (output of `bottlenecks`, or an evaluation with --reuse); may be repeated",
+    metavar="DIR",
+  )
+  batch_size: int | None = batch_size_option(str(BATCH_SIZE))
+  history: str = option(help="folder of all nights, one folder each", metavar="DIR")
+  candidate: str | None = option(
+    None, "another model to score in the same pass; every gate applies to it too", metavar="DIR"
+  )
+  date: str | None = option(None, "name of the night (default: today)", metavar="YYYY-MM-DD")
+  baseline: str | None = option(
+    None,
+    "what to compare with: a night's date or folder, the output of `evaluate`, or none (default: the last"
+    " finished night before DATE that passed its gates)",
+    metavar="NIGHT",
+  )
+  reference: str | None = option(
+    None,
+    "also compare with a fixed night, given as for --baseline; --max_drop applies to it too (default: none)",
+    metavar="NIGHT",
+  )
+  keep_stores: int = option(
+    2,
+    "number of nights that keep their bottlenecks; all keep their figures and report (default: %(default)d)",
+    type=positive_int,
+    metavar="N",
+  )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
 from beam_retrain.pipelines.options.request import JobRequest
+from beam_retrain.transforms.core.run.flags import option
 
 _DESCRIPTION = """\
 Writes bottlenecks, predictions and figures as tables that pandas, DuckDB, BigQuery or a spreadsheet read.
@@ -37,14 +37,6 @@ class ExportRequest(JobRequest):
   epilog: ClassVar[str] = _EXAMPLE
   paths: ClassVar[tuple[str, ...]] = ("input", "output")
 
-  input: str
-  output: str
-  format: str = "parquet"
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--input", required=True, metavar="DIR", help="output of `run`, `bottlenecks` or `evaluate`, or a night"
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="a new or empty folder, or an earlier export")
-    parser.add_argument("--format", choices=("parquet", "npz", "csv"), help="of the files (default: %(default)s)")
+  input: str = option(help="output of `run`, `bottlenecks` or `evaluate`, or a night", metavar="DIR")
+  output: str = option(help="a new or empty folder, or an earlier export", metavar="DIR")
+  format: str = option("parquet", "of the files (default: %(default)s)", choices=("parquet", "npz", "csv"))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.pipelines.options.flags import add_model_precision_flags
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, positive_int
-from beam_retrain.transforms.core.run.request import NO_FLAG, Request
-from beam_retrain.transforms.core.runtimes.variant import AUTO
+from beam_retrain.pipelines.options.flags import precision_option, runtime_option
+from beam_retrain.transforms.core.run.flags import max_bad_option, option, positive_int
+from beam_retrain.transforms.core.run.request import Request
 
 _DESCRIPTION = """\
 Predicts the labels of images (JPEG, PNG, BMP, GIF, WebP) and their confidence. A folder stands for all files in it and
@@ -28,19 +26,10 @@ class PredictRequest(Request):
   module: ClassVar[str] = "beam_retrain.pipelines.predict"
   description: ClassVar[str] = _DESCRIPTION
 
-  model: str
-  images: tuple[str, ...] = dataclasses.field(metadata=NO_FLAG)
-  top: int = 1
-  format: str = "text"
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_bad_fraction: float = 0.0
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of images")
-    parser.add_argument("--top", type=positive_int, metavar="N", help="labels per image (default 1)")
-    parser.add_argument("--format", choices=("text", "csv", "json"), help="of the output (default text)")
-    add_model_precision_flags(parser)
-    add_max_bad_fraction(parser)
+  model: str = option(help="output of `train` or `run`", metavar="DIR")
+  images: tuple[str, ...] = option(help="image file, or folder of images", flag=False, nargs="+", metavar="IMAGE")
+  top: int = option(1, "labels per image (default 1)", type=positive_int, metavar="N")
+  format: str = option("text", "of the output (default text)", choices=("text", "csv", "json"))
+  precision: str = precision_option()
+  runtime: str = runtime_option()
+  max_bad_fraction: float = max_bad_option()

@@ -21,6 +21,7 @@ from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.convert import ConvertRequest
 from beam_retrain.pipelines.requests.evaluation import EvaluateRequest
 from beam_retrain.trainer.request import TrainRequest
+from beam_retrain.transforms.core.run.flags import option
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.core.runtimes.variant import AUTO
@@ -58,6 +59,14 @@ _FIRST = ("input", *_IDX, "trunk", "trunk_weights", "precision", "runtime", *SPL
 _DECIDE_NOTHING = ("corrections", "reuse", "trunk_threads", "logging_verbosity", "max_bad_fraction")
 
 
+def _local_folder(text: str) -> str:
+  if not local_files.is_local(text):
+    raise argparse.ArgumentTypeError(
+      f"{text} is remote, where this command cannot keep its state; run the stages one by one, which can write there"
+    )
+  return text
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest(JobRequest):
   """The flags of `run`: its own, and those of its stages.
@@ -71,19 +80,18 @@ class RunRequest(JobRequest):
   description: ClassVar[str] = _DESCRIPTION
   epilog: ClassVar[str] = _EXAMPLE
 
-  data: str = "digits"
-  output: str
+  data: str = option(
+    "digits",
+    "digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of IDX"
+    " files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
+    metavar="D",
+  )
+  output: str = option(help="folder for everything", type=_local_folder, metavar="DIR")
   stage_flags: Mapping[str, object] = dataclasses.field(default_factory=dict, metadata=NO_FLAG)
 
   @classmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-      "--data",
-      metavar="D",
-      help="digits (scikit-learn's 1,797 real handwritten digits, offline), mnist (70,000, downloaded), a folder of IDX"
-      " files or of class folders, or a CSV manifest, file_name,label[,split] (default: digits)",
-    )
-    parser.add_argument("--output", type=_local_folder, required=True, metavar="DIR", help="folder for everything")
+    super().add_flags(parser)
     add_stage_flags(parser, _STAGES)
 
   @classmethod
@@ -128,11 +136,3 @@ class RunRequest(JobRequest):
     values |= {name: None for name in ("precision", "runtime") if values.get(name) == AUTO}
     names = [name for name in values if name not in (*_FIRST, *_DECIDE_NOTHING, "output", "beam_options")]
     return Stage(make_request(cls, **values), (*_FIRST, *sorted(names)))
-
-
-def _local_folder(text: str) -> str:
-  if not local_files.is_local(text):
-    raise argparse.ArgumentTypeError(
-      f"{text} is remote, where this command cannot keep its state; run the stages one by one, which can write there"
-    )
-  return text

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.pipelines.options.flags import add_model_precision_flags
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.run.flags import add_max_pixels, whole_number
+from beam_retrain.pipelines.options.flags import precision_option, runtime_option
+from beam_retrain.transforms.core.run.flags import max_pixels_option, option, whole_number
 from beam_retrain.transforms.core.run.request import Request
-from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 _DESCRIPTION = """\
 Serves a model on this machine: http://127.0.0.1:8501/ has pages to try it on an image or a drawing, to review the
@@ -34,34 +31,19 @@ class ServeRequest(Request):
   module: ClassVar[str] = "beam_retrain.pipelines.serve.command"
   description: ClassVar[str] = _DESCRIPTION
 
-  model: str
-  bottlenecks: str | None = None
-  evaluation: str | None = None
-  history: str | None = None
-  corrections: str = "corrections.csv"
-  name: str = "model"
-  host: str = "127.0.0.1"
-  port: int = 8501
-  token: str | None = None
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_pixels: int = MAX_PIXELS
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument("--bottlenecks", metavar="DIR", help="those it was trained on: shows the nearest images")
-    parser.add_argument("--evaluation", metavar="DIR", help="output of `evaluate`, or a night: what is to be reviewed")
-    parser.add_argument("--history", metavar="DIR", help="the nights of `reevaluate`")
-    parser.add_argument(
-      "--corrections", metavar="FILE", help="where decisions are kept (default: corrections.csv, here)"
-    )
-    parser.add_argument("--name", help="of the model in addresses (default: model)")
-    parser.add_argument("--host", help="address to listen on; one that others reach needs --token (default: 127.0.0.1)")
-    parser.add_argument("--port", type=whole_number(0, 65535), metavar="N", help="0: any that is free (default: 8501)")
-    parser.add_argument(
-      "--token",
-      help=f"secret that clients send, at least {MIN_TOKEN} characters; @FILE: the first line of a file",
-    )
-    add_model_precision_flags(parser)
-    add_max_pixels(parser)
+  model: str = option(help="output of `train` or `run`", metavar="DIR")
+  bottlenecks: str | None = option(None, "those it was trained on: shows the nearest images", metavar="DIR")
+  evaluation: str | None = option(None, "output of `evaluate`, or a night: what is to be reviewed", metavar="DIR")
+  history: str | None = option(None, "the nights of `reevaluate`", metavar="DIR")
+  corrections: str = option(
+    "corrections.csv", "where decisions are kept (default: corrections.csv, here)", metavar="FILE"
+  )
+  name: str = option("model", "of the model in addresses (default: model)")
+  host: str = option("127.0.0.1", "address to listen on; one that others reach needs --token (default: 127.0.0.1)")
+  port: int = option(8501, "0: any that is free (default: 8501)", type=whole_number(0, 65535), metavar="N")
+  token: str | None = option(
+    None, f"secret that clients send, at least {MIN_TOKEN} characters; @FILE: the first line of a file"
+  )
+  precision: str = precision_option()
+  runtime: str = runtime_option()
+  max_pixels: int = max_pixels_option()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
-from beam_retrain.pipelines.options.flags import IdxFlags, add_idx_flags, add_model_precision_flags
-from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
-from beam_retrain.transforms.core.run.flags import add_max_bad_fraction, add_max_pixels, fraction, positive_int
+from beam_retrain.pipelines.options.flags import IdxFlags, precision_option, runtime_option
+from beam_retrain.transforms.core.run.flags import (
+  fraction,
+  max_bad_option,
+  max_pixels_option,
+  option,
+  positive_int,
+)
 from beam_retrain.transforms.core.run.request import Request
-from beam_retrain.transforms.core.runtimes.variant import AUTO
 
 _DESCRIPTION = """\
 Scores images in every way that a model offers, and compares the scores with those of the exported model in the batches
@@ -43,67 +46,44 @@ class VerifyRequest(Request, IdxFlags):
   module: ClassVar[str] = "beam_retrain.pipelines.verify"
   description: ClassVar[str] = _DESCRIPTION
 
-  model: str | None = None
-  input: str | None = None
-  images: int = 200
-  all: bool = False
-  split: str = "all"
-  bound: float = 1e-3
-  bfloat16_bound: float = 0.1
-  int8_bound: float = 0.05
-  tflite: tuple[str, ...] = ()
-  same: tuple[str, ...] = ()
-  folder: str | None = None
-  precision: str = AUTO
-  runtime: str = AUTO
-  max_pixels: int = MAX_PIXELS
-  max_bad_fraction: float = 0.0
+  first: ClassVar[tuple[str, ...]] = ("model", "input", "class_names", "transpose")
 
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="DIR", help="output of `train` or `run`")
-    parser.add_argument("--input", metavar="DIR", help="images: any input of `bottlenecks`")
-    add_idx_flags(parser)
-    parser.add_argument(
-      "--images",
-      type=positive_int,
-      metavar="N",
-      help="size of the sample, which is reproducible (default %(default)d)",
-    )
-    parser.add_argument("--all", action="store_true", help="use all images, not a sample")
-    parser.add_argument(
-      "--split", choices=("auto", "testing", "all"), help="images to use, as in `evaluate` (default: all)"
-    )
-    parser.add_argument(
-      "--bound",
-      type=fraction,
-      metavar="B",
-      help="largest difference of two scores, 0..1, that counts as rounding (default %(default)g)",
-    )
-    parser.add_argument(
-      "--bfloat16_bound",
-      type=fraction,
-      metavar="B",
-      help="largest difference of two scores, 0..1, that counts as rounding in bfloat16 (default"
-      " %(default)g; the largest on the 10,000 testing images of MNIST was 0.044)",
-    )
-    parser.add_argument(
-      "--int8_bound",
-      type=fraction,
-      metavar="F",
-      help="fraction of the images, 0..1, to which a file or trunk in int8 may give another label (default"
-      " %(default)g)",
-    )
-    parser.add_argument(
-      "--tflite",
-      action="append",
-      metavar="FILE",
-      help="a TensorFlow Lite file; may be repeated (default: those that `train` wrote, if they are still there)",
-    )
-    parser.add_argument(
-      "--same", nargs=2, metavar=("A", "B"), help="compare two finished output folders of the same command instead"
-    )
-    parser.add_argument("--folder", metavar="DIR", help="check the files of the finished outputs in a folder instead")
-    add_model_precision_flags(parser)
-    add_max_pixels(parser)
-    add_max_bad_fraction(parser)
+  model: str | None = option(None, "output of `train` or `run`", metavar="DIR")
+  input: str | None = option(None, "images: any input of `bottlenecks`", metavar="DIR")
+  images: int = option(
+    200, "size of the sample, which is reproducible (default %(default)d)", type=positive_int, metavar="N"
+  )
+  all: bool = option(False, "use all images, not a sample")
+  split: str = option("all", "images to use, as in `evaluate` (default: all)", choices=("auto", "testing", "all"))
+  bound: float = option(
+    1e-3,
+    "largest difference of two scores, 0..1, that counts as rounding (default %(default)g)",
+    type=fraction,
+    metavar="B",
+  )
+  bfloat16_bound: float = option(
+    0.1,
+    "largest difference of two scores, 0..1, that counts as rounding in bfloat16 (default"
+    " %(default)g; the largest on the 10,000 testing images of MNIST was 0.044)",
+    type=fraction,
+    metavar="B",
+  )
+  int8_bound: float = option(
+    0.05,
+    "fraction of the images, 0..1, to which a file or trunk in int8 may give another label (default %(default)g)",
+    type=fraction,
+    metavar="F",
+  )
+  tflite: tuple[str, ...] = option(
+    (),
+    "a TensorFlow Lite file; may be repeated (default: those that `train` wrote, if they are still there)",
+    metavar="FILE",
+  )
+  same: tuple[str, ...] = option(
+    (), "compare two finished output folders of the same command instead", nargs=2, metavar=("A", "B")
+  )
+  folder: str | None = option(None, "check the files of the finished outputs in a folder instead", metavar="DIR")
+  precision: str = precision_option()
+  runtime: str = runtime_option()
+  max_pixels: int = max_pixels_option()
+  max_bad_fraction: float = max_bad_option()

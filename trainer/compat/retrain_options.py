@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR
-from beam_retrain.transforms.core.run.flags import positive_int, whole_number
+from beam_retrain.transforms.core.run.flags import option, positive_int, whole_number
 
 if TYPE_CHECKING:
   from beam_retrain.trainer.export.exporter import Exporter
   from beam_retrain.trainer.fit.callbacks import TrainingCallback
 
-_VERBOSITIES = ("DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 _PATHS = ("summaries_dir", "intermediate_output_graphs_dir", "checkpoint_path")
 
 # TensorFlow's own rule: tensorflow/core/framework/node_def_util.cc, IsValidNodeName.
@@ -27,18 +26,83 @@ _OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*(>[A-Za-z0-9.][A-Za-z0-9_.
 _RESERVED = ("placeholder", "retrained")
 
 
+_GROUP = (
+  "as retrain.py",
+  "--preset retrain only. Names and meanings are retrain.py's; none of these changes the trained weights.",
+)
+
+
+def _at_least_1_or(special: int, meaning: str) -> Callable[[str], int]:
+  def parse(text: str) -> int:
+    value = whole_number()(text)
+    if value < 1 and value != special:
+      raise argparse.ArgumentTypeError(f"{text} is not at least 1, or {special} for {meaning}")
+    return value
+
+  return parse
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrainOptions:
   """The flags of the same names; None if they are left out."""
 
-  eval_step_interval: int | None = None
-  validation_batch_size: int | None = None
-  summaries_dir: str | None = None
-  intermediate_output_graphs_dir: str | None = None
-  intermediate_store_frequency: int | None = None
-  checkpoint_path: str | None = None
-  final_tensor_name: str | None = None
-  logging_verbosity: str | None = None
+  eval_step_interval: int | None = option(
+    None,
+    "evaluate after the steps 0, N, 2N, ... and the last, as retrain.py does: print accuracy and cross entropy on the"
+    " step's own batch, and accuracy on validation images, in retrain.py's three lines; TensorBoard's training curve"
+    " then has a point for every step (default: after every 100 steps, on all validation images, in one line)",
+    type=positive_int,
+    metavar="N",
+    group=_GROUP,
+  )
+  validation_batch_size: int | None = option(
+    None,
+    "number of validation images drawn for each evaluation, uniformly over the labels, with replacement, different ones"
+    " each time; -1: all of them, once each (default -1)",
+    type=_at_least_1_or(-1, "all"),
+    metavar="N",
+    group=_GROUP,
+  )
+  summaries_dir: str | None = option(
+    None,
+    "TensorBoard's curves, in train/ and validation/ below it (default: logs in --output). Event files"
+    " (events.out.tfevents.*) of an earlier run are removed there first, nothing else is",
+    metavar="DIR",
+    group=_GROUP,
+  )
+  intermediate_output_graphs_dir: str | None = option(
+    None, "folder for intermediate graphs; created if needed", metavar="DIR", group=_GROUP
+  )
+  intermediate_store_frequency: int | None = option(
+    None,
+    "after every N steps, write the graph as trained so far, frozen, as intermediate_<step>.pb into"
+    " --intermediate_output_graphs_dir; 0: never (default 0)",
+    type=_at_least_1_or(0, "never"),
+    metavar="N",
+    group=_GROUP,
+  )
+  checkpoint_path: str | None = option(
+    None,
+    "also write the head as a TensorFlow checkpoint, with each intermediate graph and at the end: PREFIX.index and"
+    " PREFIX.data-00000-of-00001, for tf.train.load_checkpoint(PREFIX). The variables are those of retrain.py,"
+    " final_retrain_ops/weights/final_weights and final_retrain_ops/biases/final_biases; they apply to bottlenecks as"
+    " the trunk computes them",
+    metavar="PREFIX",
+    group=_GROUP,
+  )
+  final_tensor_name: str | None = option(
+    None,
+    f"operation of retrained_graph.pb that returns the scores (default {FINAL_TENSOR}); label_image calls it"
+    " --output_layer",
+    metavar="NAME",
+    group=_GROUP,
+  )
+  logging_verbosity: str | None = option(
+    None,
+    "WARN, ERROR and FATAL print only the result of the training (default INFO)",
+    choices=("DEBUG", "INFO", "WARN", "ERROR", "FATAL"),
+    group=_GROUP,
+  )
 
   @property
   def validation_images(self) -> int | None:
@@ -95,76 +159,6 @@ class RetrainOptions:
     if self.eval_step_interval and not self.is_quiet:
       callbacks.insert(0, EvalLines(stream, self.validation_images or validation_images))
     return callbacks
-
-
-def add_retrain_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags of `RetrainOptions`; their default is None."""
-  group = parser.add_argument_group(
-    "as retrain.py",
-    "--preset retrain only. Names and meanings are retrain.py's; none of these changes the trained weights.",
-  )
-
-  def add(name: str, metavar: str, help: str, type: Callable[[str], object] = str) -> None:
-    group.add_argument(f"--{name}", type=type, metavar=metavar, help=help)
-
-  add(
-    "eval_step_interval",
-    "N",
-    "evaluate after the steps 0, N, 2N, ... and the last, as retrain.py does: print accuracy and cross entropy on the"
-    " step's own batch, and accuracy on validation images, in retrain.py's three lines; TensorBoard's training curve"
-    " then has a point for every step (default: after every 100 steps, on all validation images, in one line)",
-    positive_int,
-  )
-  add(
-    "validation_batch_size",
-    "N",
-    "number of validation images drawn for each evaluation, uniformly over the labels, with replacement, different ones"
-    " each time; -1: all of them, once each (default -1)",
-    _at_least_1_or(-1, "all"),
-  )
-  add(
-    "summaries_dir",
-    "DIR",
-    "TensorBoard's curves, in train/ and validation/ below it (default: logs in --output). Event files"
-    " (events.out.tfevents.*) of an earlier run are removed there first, nothing else is",
-  )
-  add(
-    "intermediate_store_frequency",
-    "N",
-    "after every N steps, write the graph as trained so far, frozen, as intermediate_<step>.pb into"
-    " --intermediate_output_graphs_dir; 0: never (default 0)",
-    _at_least_1_or(0, "never"),
-  )
-  add("intermediate_output_graphs_dir", "DIR", "folder for intermediate graphs; created if needed")
-  add(
-    "checkpoint_path",
-    "PREFIX",
-    "also write the head as a TensorFlow checkpoint, with each intermediate graph and at the end: PREFIX.index and"
-    " PREFIX.data-00000-of-00001, for tf.train.load_checkpoint(PREFIX). The variables are those of retrain.py,"
-    " final_retrain_ops/weights/final_weights and final_retrain_ops/biases/final_biases; they apply to bottlenecks as"
-    " the trunk computes them",
-  )
-  add(
-    "final_tensor_name",
-    "NAME",
-    f"operation of retrained_graph.pb that returns the scores (default {FINAL_TENSOR}); label_image calls it"
-    " --output_layer",
-  )
-  group.add_argument(
-    "--logging_verbosity",
-    choices=_VERBOSITIES,
-    help="WARN, ERROR and FATAL print only the result of the training (default INFO)",
-  )
-
-
-def _at_least_1_or(special: int, meaning: str) -> Callable[[str], int]:
-  def parse(text: str) -> int:
-    value = whole_number()(text)
-    if value < 1 and value != special:
-      raise argparse.ArgumentTypeError(f"{text} is not at least 1, or {special} for {meaning}")
-    return value
-
-  return parse
 
 
 def _validate_writable(flag: str, value: str, folder: str) -> None:

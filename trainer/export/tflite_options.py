@@ -6,12 +6,11 @@ data set, and the images there are checked by their SHA-256.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.run.flags import positive_int
+from beam_retrain.transforms.core.run.flags import option, positive_int
 
 _DEFAULT_IMAGES = 200
 
@@ -20,10 +19,29 @@ _DEFAULT_IMAGES = 200
 class TfliteOptions:
   """The flags of the same names."""
 
-  tflite_output_file: str | None = None
-  tflite_int8_output_file: str | None = None
-  tflite_calibration_input: str | None = None
-  tflite_calibration_images: int | None = None
+  tflite_output_file: str | None = option(
+    None,
+    "also write the model for TensorFlow Lite: float images in, float scores out; its labels go into a file next to it",
+    metavar="FILE",
+  )
+  tflite_int8_output_file: str | None = option(
+    None,
+    "the same with 8-bit weights and arithmetic in the trunk, a quarter of the size, in place of retrain.py's"
+    " quantisation-aware head; its accuracy on the testing images is measured and printed",
+    metavar="FILE",
+  )
+  tflite_calibration_input: str | None = option(
+    None,
+    "int8 only: where the images of the bottlenecks are (default: where `bottlenecks` read them)",
+    metavar="DIR",
+  )
+  tflite_calibration_images: int | None = option(
+    None,
+    "int8 only: number of training images that decide the value ranges; the same data gives the same images"
+    f" (default {_DEFAULT_IMAGES})",
+    type=positive_int,
+    metavar="N",
+  )
 
   def resolve_tflite(self, bottlenecks_input: str) -> TfliteOptions:
     """Checks the options; fills in the defaults, images of `bottlenecks_input`.
@@ -48,33 +66,6 @@ class TfliteOptions:
       )
     count = self.tflite_calibration_images or _DEFAULT_IMAGES
     return TfliteOptions(**files, tflite_calibration_input=images, tflite_calibration_images=count)
-
-
-def add_tflite_flags(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--tflite_output_file",
-    metavar="FILE",
-    help="also write the model for TensorFlow Lite: float images in, float scores out; its labels go into a file next"
-    " to it",
-  )
-  parser.add_argument(
-    "--tflite_int8_output_file",
-    metavar="FILE",
-    help="the same with 8-bit weights and arithmetic in the trunk, a quarter of the size, in place of retrain.py's"
-    " quantisation-aware head; its accuracy on the testing images is measured and printed",
-  )
-  parser.add_argument(
-    "--tflite_calibration_input",
-    metavar="DIR",
-    help="int8 only: where the images of the bottlenecks are (default: where `bottlenecks` read them)",
-  )
-  parser.add_argument(
-    "--tflite_calibration_images",
-    type=positive_int,
-    metavar="N",
-    help="int8 only: number of training images that decide the value ranges; the same data gives the same images"
-    f" (default {_DEFAULT_IMAGES})",
-  )
 
 
 def labels_file(path: str) -> str:

@@ -12,7 +12,7 @@ from beam_retrain.pipelines.options.engine import beam_parser
 from beam_retrain.pipelines.options.request import beam_flags, parse_job
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
-from beam_retrain.transforms.core.run.flags import ArgumentParser, add_max_bad_fraction, parse_flags
+from beam_retrain.transforms.core.run.flags import ArgumentParser, add_option, max_bad_option, parse_flags
 
 _parse = functools.partial(parse_job, check_engine=False)
 
@@ -22,7 +22,7 @@ def _parser() -> ArgumentParser:
   parser.add_argument("--input", required=True)
   parser.add_argument("--formats", default="jpg")
   parser.add_argument("--shards", type=int)
-  add_max_bad_fraction(parser)
+  add_option(parser, "max_bad_fraction", max_bad_option())
   return parser
 
 

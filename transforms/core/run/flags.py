@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import re
@@ -181,34 +182,54 @@ def positive_number(text: str) -> float:
   return value
 
 
-def add_max_bad_fraction(parser: FlagGroup) -> None:
-  parser.add_argument(
-    "--max_bad_fraction",
-    type=fraction,
-    default=0.0,
-    metavar="F",
-    help="largest accepted fraction of bad inputs, 0..1; above it the exit code is 3, but everything else is written"
+def option(default: Any = dataclasses.MISSING, help: str = "", *aliases: str, **how: Any) -> Any:
+  """Returns a field that is a flag; without a default, a required one.
+
+  A switch has the default False, and a flag that may be repeated has (). `how` are arguments of `add_argument`, and:
+
+  - group: title, and perhaps description, of the flag's group in the help.
+  - separator: of a tuple in one argument, as `--formats=jpg,png`.
+  - flag: False for an argument without a name.
+  """
+  metadata = {name: how.pop(name) for name in ("group", "separator", "flag") if name in how}
+  if default is False:
+    how["action"] = "store_true"
+  elif default == () and "nargs" not in how:
+    how["action"] = "append"
+  elif default is dataclasses.MISSING and "flag" not in metadata:
+    how["required"] = True
+  metadata["option"] = aliases, {"help": help, **how}
+  return dataclasses.field(metadata=metadata, **({} if default is dataclasses.MISSING else {"default": default}))
+
+
+def add_option(parser: FlagGroup, name: str, field: dataclasses.Field) -> None:
+  """Adds the flag of a field that `option` made."""
+  aliases, how = field.metadata["option"]
+  default = {} if field.default is dataclasses.MISSING else {"default": field.default}
+  names = (f"--{name}", *aliases) if field.metadata.get("flag", True) else (name,)
+  parser.add_argument(*names, **default, **how)
+
+
+def max_bad_option() -> Any:
+  return option(
+    0.0,
+    "largest accepted fraction of bad inputs, 0..1; above it the exit code is 3, but everything else is written"
     " (default: 0)",
+    type=fraction,
+    metavar="F",
   )
 
 
-def add_max_pixels(parser: argparse.ArgumentParser) -> None:
-  parser.add_argument(
-    "--max_pixels",
-    type=positive_int,
-    default=MAX_PIXELS,
-    metavar="N",
-    help="decode images of at most N pixels, height x width (default: %(default)d)",
-  )
+def max_pixels_option() -> Any:
+  help = "decode images of at most N pixels, height x width (default: %(default)d)"
+  return option(MAX_PIXELS, help, type=positive_int, metavar="N")
 
 
-def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds `--max_pixels` and `--trunk_threads` (None: auto)."""
-  add_max_pixels(parser)
-  parser.add_argument(
-    "--trunk_threads",
-    type=positive_int,
-    metavar="N",
-    help="trunk threads per process (default: the machine's cores, or the container's limit, divided by its worker"
+def trunk_threads_option() -> Any:
+  return option(
+    None,
+    "trunk threads per process (default: the machine's cores, or the container's limit, divided by its worker"
     " processes)",
+    type=positive_int,
+    metavar="N",
   )

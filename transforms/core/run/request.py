@@ -10,13 +10,12 @@ Each command module reads as parse, plan, build, run, report:
     run_pipeline(job.build, ...)    # builds and runs the pipeline
     return report(job)              # prints the results; returns the exit code
 
-Fields have the names and defaults of the flags. A request's own module loads neither Beam nor numpy, so that `--help`
-and a wrong flag are answered at once; the command's module is loaded to execute it.
+A field made by `option` is a flag: its name, default and help. A request's own module loads neither Beam nor numpy, so
+that `--help` and a wrong flag are answered at once; the command's module is loaded to execute it.
 """
 
 from __future__ import annotations
 
-import abc
 import argparse
 import dataclasses
 import os
@@ -24,19 +23,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.run.flags import ArgumentParser, expand, parse_flags
+from beam_retrain.transforms.core.run.argparse_internals import FlagGroup
+from beam_retrain.transforms.core.run.flags import ArgumentParser, add_option, expand, parse_flags
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_command
 
 NO_FLAG: Mapping[str, bool] = {"flag": False}
 """Metadata of a field that is not a flag."""
 
-ONE_ARGUMENT: Mapping[str, str] = {"separator": ","}
-"""Metadata of a tuple given as one argument, `--formats=jpg,png`; others repeat their flag."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Request(abc.ABC):
+class Request:
   """Base class of a command's request.
 
   `given` has the fields set on the command line, even to their default, `typed` the command line; both are empty for a
@@ -48,14 +45,27 @@ class Request(abc.ABC):
   """Of the command: its `execute` takes the request and returns the exit code."""
   description: ClassVar[str]
   epilog: ClassVar[str | None] = None
+  first: ClassVar[tuple[str, ...]] = ()
+  """Fields that come first in the help; then come the class's own, and those of its bases."""
 
   given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False, metadata=NO_FLAG)
   typed: tuple[str, ...] = dataclasses.field(default=(), compare=False, repr=False, metadata=NO_FLAG)
 
   @classmethod
-  @abc.abstractmethod
   def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    """Adds the command's flags, without defaults, which come from the fields."""
+    fields = {field.name: field for field in dataclasses.fields(cls) if "option" in field.metadata}
+    annotated = (name for base in cls.__mro__ for name in vars(base).get("__annotations__", ()))
+    groups: dict[tuple[str | None, ...], FlagGroup] = {(): parser}
+    for name in dict.fromkeys([*cls.first, *annotated]):
+      if field := fields.get(name):
+        title = field.metadata.get("group", ())
+        if title not in groups:
+          groups[title] = parser.add_argument_group(*title)
+        cls._add_flag(groups[title], field)
+
+  @classmethod
+  def _add_flag(cls, group: FlagGroup, field: dataclasses.Field) -> None:
+    add_option(group, field.name, field)
 
   @classmethod
   def prog(cls) -> str:
@@ -65,8 +75,6 @@ class Request(abc.ABC):
   def make_parser(cls) -> argparse.ArgumentParser:
     parser = ArgumentParser(prog=cls.prog(), description=cls.description, epilog=cls.epilog)
     cls.add_flags(parser)
-    defaults = {field.name: field.default for field in cls._flags() if field.default is not dataclasses.MISSING}
-    parser.set_defaults(**defaults)
     return parser
 
   @classmethod

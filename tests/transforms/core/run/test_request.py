@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from typing import ClassVar
 
 import pytest
 
 from beam_retrain.transforms.core.errors import InputError, flag, flag_names
-from beam_retrain.transforms.core.run.request import ONE_ARGUMENT, Request
+from beam_retrain.transforms.core.run.flags import option
+from beam_retrain.transforms.core.run.request import Request
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,21 +17,12 @@ class _Bake(Request):
   command: ClassVar[str] = "bake"
   description: ClassVar[str] = "Bakes."
 
-  input: str
-  minutes: int = 20
-  crust: str | None = None
-  hot: bool = False
-  reuse: tuple[str, ...] = ()
-  formats: tuple[str, ...] = dataclasses.field(default=("loaf", "roll"), metadata=ONE_ARGUMENT)
-
-  @classmethod
-  def add_flags(cls, parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--input", required=True)
-    parser.add_argument("--minutes", type=int, help="how long (default: %(default)d)")
-    parser.add_argument("--crust")
-    parser.add_argument("--hot", action="store_true")
-    parser.add_argument("--reuse", action="append")
-    parser.add_argument("--formats", type=lambda text: tuple(text.split(",")))
+  input: str = option()
+  minutes: int = option(20, "how long (default: %(default)d)", type=int)
+  crust: str | None = option(None)
+  hot: bool = option(False)
+  reuse: tuple[str, ...] = option(())
+  formats: tuple[str, ...] = option(("loaf", "roll"), type=lambda text: tuple(text.split(",")), separator=",")
 
 
 def test_defaults_are_the_fields():
