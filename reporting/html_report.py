@@ -35,16 +35,16 @@ from beam_retrain.transforms.core.metrics.figures import (
   TrendPoint,
   alike,
 )
+from beam_retrain.transforms.core.metrics.training_log import TrainingLog
+from beam_retrain.transforms.core.metrics.wording import places_of_interval
 from beam_retrain.transforms.core.printing import printable
+from beam_retrain.transforms.core.run.run_info import RunInfo
 
 if TYPE_CHECKING:
   import jinja2
   from markupsafe import Markup
 
-  # Not at run time: they load numpy.
-  from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap
-  from beam_retrain.transforms.core.metrics.training_log import TrainingLog
-  from beam_retrain.transforms.core.run.run_info import RunInfo
+  from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap  # not at run time: it loads numpy
 
 MAX_TREND_LABELS = 12
 # Each state has a symbol and a word, never a colour alone.
@@ -120,8 +120,6 @@ def render_report(report: Report) -> str:
 @functools.cache  # to compile the templates takes longer than to fill them in
 def _environment() -> jinja2.Environment:
   import jinja2
-
-  from beam_retrain.transforms.core.metrics.wording import places_of_interval  # loads numpy
 
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("beam_retrain.reporting", "templates"),

@@ -355,5 +355,4 @@ def _corrected(ledger: Stats, before: LabelCounts, labels: Sequence[str]) -> Cor
   counts = ledger.corrections or {}
   all_labels = sorted({*labels, *(label for label, _ in before.confusion)})
   main = label_stats.extract(before, all_labels).main
-  without = Accuracy(main.total, main.correct, main.accuracy, main.accuracy_interval)
-  return CorrectionFigures(counts["relabelled"], counts["dropped"], without)
+  return CorrectionFigures(counts["relabelled"], counts["dropped"], Accuracy.of(main.correct, main.total))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Self
 
-if TYPE_CHECKING:
-  from beam_retrain.transforms.core.records.shards import BottleneckCounts  # not at run time: it loads numpy
+from beam_retrain.transforms.core.metrics.statistics import wilson_interval
+from beam_retrain.transforms.core.records.shards import BottleneckCounts
 
 MODEL = "model"
 CANDIDATE = "candidate"
@@ -41,6 +41,10 @@ class Accuracy:
   correct: int = 0
   accuracy: float | None = None
   accuracy_interval: Interval | None = None
+
+  @classmethod
+  def of(cls, correct: int, total: int, *more: Mapping[str, Accuracy]) -> Self:
+    return cls(total, correct, *((correct / total, wilson_interval(correct, total)) if total else (None, None)), *more)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,8 +173,7 @@ def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
 def _unseen(counts: Counter[tuple[str, str]], labels: Sequence[str]) -> Accuracies:
   pairs = {label: (counts[label, "correct"], counts[label, "total"]) for label in labels}
   correct, total = (sum(pair[place] for pair in pairs.values()) for place in (0, 1))
-  rows = {label: Accuracy(of, part, _ratio(part, of), _interval(part, of)) for label, (part, of) in pairs.items()}
-  return Accuracies(total, correct, _ratio(correct, total), _interval(correct, total), rows)
+  return Accuracies.of(correct, total, {label: Accuracy.of(*pair) for label, pair in pairs.items()})
 
 
 def evaluate_in_memory(outcomes: Iterable[tuple], labels: Sequence[str]) -> ModelMetrics:

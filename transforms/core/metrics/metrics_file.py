@@ -6,16 +6,13 @@ Its keys are those of version 0.1, so that nights of any version can be compared
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import types
-import typing
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from beam_retrain.transforms.core.metrics.figures import Metrics, ModelMetrics
 from beam_retrain.transforms.core.records.schema import METRICS_FILE
-from beam_retrain.transforms.core.records.shards import BottleneckCounts
+from beam_retrain.transforms.core.system.small_files import parse_json
 
 _KEYS = {
   "images": "pictures",
@@ -100,30 +97,6 @@ def _to_json(value: Any) -> Any:
   return value
 
 
-def _from_json(kind: Any, value: Any) -> Any:
-  """Returns a value of the type `kind`; missing keys keep their defaults."""
-  if value is None:
-    return None
-  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-    hints = _hints(kind).items()
-    return kind(**{name: _from_json(hint, value[key]) for name, (key, hint) in hints if key in value})
-  arguments = typing.get_args(kind)
-  if isinstance(kind, types.UnionType):
-    return _from_json(arguments[0], value)
-  if typing.get_origin(kind) is tuple:
-    return tuple(value) if arguments[0] in (int, float, str) else tuple(_from_json(arguments[0], one) for one in value)
-  if typing.get_origin(kind) is Mapping:
-    return {key: _from_json(arguments[1], entry) for key, entry in value.items()}
-  return value
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, tuple[str, Any]]:
-  """Returns the key and type of each field."""
-  hints = typing.get_type_hints(kind, localns={"BottleneckCounts": BottleneckCounts})
-  return {name: (_key(name), hint) for name, hint in hints.items()}
-
-
 def _layout(value: Any, indent: str = "") -> str:
   """Returns JSON text with one entry per line, number lists unbroken.
 
@@ -162,15 +135,14 @@ def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()
     raise MetricsError(f"a gate in its {METRICS_FILE} has no state")
   models = {"model": _as_fields(entries), "candidate": _as_fields(entries.get("candidate") or None)}
   try:
-    metrics: Metrics = _from_json(Metrics, {**entries, **models})
+    return parse_json(Metrics, {**entries, **models}, _key)
   except (AttributeError, TypeError, ValueError, KeyError) as error:
     raise MetricsError(f"its {METRICS_FILE} has values of another type ({error})") from error
-  return metrics
 
 
 def model_from_json(entries: Mapping[str, Any]) -> ModelMetrics:
   """Reads one model's figures."""
-  return _from_json(ModelMetrics, _as_fields(entries))
+  return parse_json(ModelMetrics, _as_fields(entries), _key)
 
 
 def _as_fields(entries: Any) -> Any:

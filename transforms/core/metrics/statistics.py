@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+  import numpy as np
 
 _Z_95 = 1.959963984540054  # the normal distribution's 97.5 % point
 
@@ -52,6 +54,8 @@ def cosines(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
 
   1 for two zero vectors, 0 for one; -1 if a vector has values that are not finite.
   """
+  import numpy as np  # the report does without it
+
   ours, theirs = vectors.astype(np.float64), others.astype(np.float64)
   with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)

@@ -85,6 +85,8 @@ def _parse(kind: Any, value: Any, key: Callable[[str], str], name: str) -> Any:
   if origin is Mapping:
     return {each: _parse(arguments[1], entry, key, name) for each, entry in _checked(value, dict, name).items()}
   if origin in (tuple, Sequence):
+    if arguments[0] in (int, str) and {*map(type, _checked(value, list, name))} <= {arguments[0]}:
+      return tuple(value) if origin is tuple else value  # a row of a confusion matrix may be long
     items = [_parse(arguments[0], entry, key, name) for entry in _checked(value, list, name)]
     return tuple(items) if origin is tuple else items
   if isinstance(kind, type) and issubclass(kind, enum.Enum):
