@@ -17,8 +17,9 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, TESTING, TRAINING, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
+from beam_retrain.transforms.io.tars import find_tars
 from beam_retrain.transforms.sources.find import find_source
-from beam_retrain.transforms.sources.webdataset import WebDatasetSource, find_tars, plan_tars
+from beam_retrain.transforms.sources.webdataset import PlanTars, WebDatasetSource
 from tests.helpers import noise_image, write
 
 _PERCENTAGES = SplitPercentages(testing=30.0)
@@ -73,7 +74,7 @@ def test_samples_are_read_with_stable_keys_and_labels_in_the_order_of_their_numb
 
 @pytest.mark.parametrize("size", [7, 1024])
 def test_shards_are_full_and_of_neighbours(folder, collect, size):
-  shards = collect(plan_tars(find_tars(str(folder)), (TRAINING, TESTING), _PERCENTAGES, size))
+  shards = collect(PlanTars(find_tars(str(folder)), (TRAINING, TESTING), _PERCENTAGES, size))
   source = find_source(str(folder))
   expected = list(source.read_all((TRAINING, TESTING), _PERCENTAGES))
   read = []
