@@ -17,7 +17,6 @@ from beam_retrain.transforms.core.records.schema import (
   ALL,
   LABELS_FILE,
   METRICS_FILE,
-  PREPARED_FOLDER,
   SAVED_MODEL_FOLDER,
   TESTING,
   TRAINING,
@@ -27,7 +26,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE, TrainedOn
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
-from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE
+from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 from beam_retrain.transforms.io import files

@@ -27,8 +27,13 @@ from beam_retrain.transforms.core.models.saved_model import (
   save_trunk,
   write_trunk_info,
 )
-from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER
-from beam_retrain.transforms.core.runtimes.prepared import find_prepared, import_runtime, is_intact, write_prepared_info
+from beam_retrain.transforms.core.runtimes.prepared import (
+  PREPARED_FOLDER,
+  find_prepared,
+  import_runtime,
+  is_intact,
+  write_prepared_info,
+)
 from beam_retrain.transforms.core.runtimes.trunk_info import (
   BUNDLED,
   HUB_INCEPTION_V3,

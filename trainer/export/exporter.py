@@ -36,12 +36,12 @@ from beam_retrain.transforms.core.models.head import HEAD_FILE, Head, encode_hea
 from beam_retrain.transforms.core.records.schema import (
   FROZEN_GRAPH_FILE,
   LABELS_FILE,
-  PREPARED_FOLDER,
   RETRAINED_LABELS_FILE,
   SAVED_MODEL_FOLDER,
   TRUNK_FOLDER,
 )
 from beam_retrain.transforms.core.run.output_folder import write_labels
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.plain_path import plain_path
 

@@ -11,9 +11,8 @@ from beam_retrain.transforms.core.models.agreement import Agreement, generated_i
 from beam_retrain.transforms.core.models.inference import load_float32, load_model
 from beam_retrain.transforms.core.models.saved_model import check_trunk
 from beam_retrain.transforms.core.printing import say
-from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER
 from beam_retrain.transforms.core.run.run_info import RunInfo
-from beam_retrain.transforms.core.runtimes.prepared import REWRITE, check_prepared
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE, check_prepared
 
 
 def check_exportable(folder: str, info: RunInfo) -> None:

@@ -34,16 +34,10 @@ from google.protobuf.message import DecodeError
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.metrics.predictions import EXECUTION_TIME
 from beam_retrain.transforms.core.records.example import decode_example
-from beam_retrain.transforms.core.records.schema import (
-  COMPLETED_FILE,
-  CONFIG_FILE,
-  INFO_FILE,
-  KEY,
-  PREPARED_FOLDER,
-  REFUSED_LEAKS_FILE,
-)
+from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE, KEY, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.io import files
 
 Count = Callable[[int], None]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER, PREPROCESSING_VERSION, TRUNK_FOLDER
+from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, TRUNK_FOLDER
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.variant import AUTO, FLOAT32, TENSORFLOW, Variant
 
 EXPORTED = Variant(TENSORFLOW, FLOAT32)

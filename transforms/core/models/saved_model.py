@@ -13,8 +13,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER
-from beam_retrain.transforms.core.runtimes.prepared import REWRITE
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE
 from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow

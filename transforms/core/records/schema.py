@@ -76,8 +76,6 @@ METRICS_FILE = "metrics.json"
 SAVED_MODEL_FOLDER = "saved_model"
 TRUNK_FOLDER = "trunk"
 """Of bottlenecks: their trunk; of a model: the same, as it was prepared for them."""
-PREPARED_FOLDER = "prepared"
-"""In a folder of a trunk: its form for a runtime and a precision."""
 STORES_FOLDER = "bottlenecks"
 """In an evaluation with `--reuse` and in a night: a folder of bottlenecks for each trunk."""
 

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.records.schema import PREPARED_FOLDER
 from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.small_files import read_small
 
+PREPARED_FOLDER = "prepared"
+"""In a folder of a trunk: its form for a runtime and a precision."""
 CARD_FILE = "card.json"
 FILES = {TENSORFLOW: ("graph.pb",), OPENVINO: ("model.xml", "model.bin")}
 """Runtime -> names of its files."""
