@@ -183,7 +183,7 @@ def positive_number(text: str) -> float:
 
 
 def option(default: Any = dataclasses.MISSING, help: str = "", *aliases: str, **how: Any) -> Any:
-  """Returns a field that is a flag; without a default, a required one.
+  """Returns a field that is a flag; a required one without default.
 
   A switch has the default False, and a flag that may be repeated has (). `how` are arguments of `add_argument`, and:
 
