@@ -1,4 +1,4 @@
-"""What a WebDataset tar holds: its images, their labels and where they are.
+"""A WebDataset tar: its images, their labels and where they are.
 
 A sample is `NAME.jpg` (or .jpeg, .jpe, .jfif, .png, .gif, .bmp, .webp) and `NAME.cls` (a class index or name) or
 `NAME.txt` (a label); the `.cls` wins. An index is a number, as in the `webdataset` package: of `007` the label is `7`.

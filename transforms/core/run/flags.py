@@ -191,7 +191,7 @@ def option(default: Any = dataclasses.MISSING, help: str = "", *aliases: str, **
   - separator: of a tuple in one argument, as `--formats=jpg,png`.
   - flag: False for an argument without a name.
   """
-  metadata: dict[str, Any] = {name: how.pop(name) for name in ("group", "separator", "flag") if name in how}
+  metadata = {name: how.pop(name) for name in how.keys() & {"group", "separator", "flag"}}
   if default is False:
     how["action"] = "store_true"
   elif default == () and "nargs" not in how:
