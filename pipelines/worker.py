@@ -11,12 +11,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import grpc
-from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc, endpoints_pb2
-from google.protobuf import json_format, text_format
+from beam_retrain.transforms.core.system.imports import OWN_JOB, leave_out_of_beam, load_command
 
-import beam_retrain.transforms.core  # noqa: F401  # sets variables that TensorFlow reads when imported
+if TYPE_CHECKING:
+  from apache_beam.portability.api import beam_provision_api_pb2
 
 _PROVISION_SECS = 60
 
@@ -37,6 +37,9 @@ def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.Pro
   Raises:
     grpc.RpcError: it did not answer within a minute.
   """
+  import grpc
+  from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
+
   request, caller = beam_provision_api_pb2.GetProvisionInfoRequest(), [("worker_id", worker_id)]
   with grpc.insecure_channel(endpoint) as channel:
     stub = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
@@ -48,6 +51,9 @@ def worker_environment(arguments: argparse.Namespace, info: beam_provision_api_p
 
   Provisioning takes precedence over `arguments`; see `read_arguments`.
   """
+  from apache_beam.portability.api import endpoints_pb2
+  from google.protobuf import json_format, text_format
+
   urls = {
     "CONTROL": info.control_endpoint.url or arguments.control_endpoint,
     "LOGGING": info.logging_endpoint.url or arguments.logging_endpoint,
@@ -67,12 +73,13 @@ def worker_environment(arguments: argparse.Namespace, info: beam_provision_api_p
 
 def main(argv: Sequence[str]) -> None:
   """Works until the engine closes the connection."""
+  if OWN_JOB in os.environ:
+    leave_out_of_beam()
+  harness = load_command("apache_beam.runners.worker.sdk_worker_main")  # first: `--help` fails if it is missing
   arguments = read_arguments(argv)
   info = fetch_provision(arguments.id, arguments.provision_endpoint)
   os.environ.update(worker_environment(arguments, info))
-  from apache_beam.runners.worker import sdk_worker_main  # after the variables: it may read them when imported
-
-  sdk_worker_main.main([])
+  harness.main([])
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from beam_retrain.pipelines.engines import runners
 from beam_retrain.pipelines.engines.findings import Finding, minor_version, problem, warning
 from beam_retrain.pipelines.engines.runners import FLINK, PORTABLE, PRISM, SPARK, JobOptions, is_embedded, remote_master
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.system.imports import OWN_JOB
 
 _SECS, _IMPORT_SECS = 5.0, 60.0
 # Neither Beam nor Flink goes through a proxy to a cluster.
@@ -261,7 +262,13 @@ def _missing_module(command: str) -> str:
   """
   try:
     asked = subprocess.run(
-      [command, "--help"], cwd=os.sep, stdin=subprocess.DEVNULL, capture_output=True, timeout=_IMPORT_SECS, check=False
+      [command, "--help"],
+      cwd=os.sep,
+      env={**os.environ, OWN_JOB: "1"},
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      timeout=_IMPORT_SECS,
+      check=False,
     )
   except (OSError, subprocess.TimeoutExpired):
     return ""

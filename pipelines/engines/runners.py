@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.engines.job_servers import ENGINE_OPTIONS
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
+from beam_retrain.transforms.core.system.imports import OWN_JOB
 
 FLINK, SPARK, PORTABLE, PRISM = "flinkrunner", "sparkrunner", "portablerunner", "prismrunner"
 LOOPBACK, DOCKER, PROCESS, EXTERNAL = "LOOPBACK", "DOCKER", "PROCESS", "EXTERNAL"
@@ -64,6 +66,19 @@ def choose_runner(options: PipelineOptions) -> None:
   """
   standard = options.view_as(JobOptions)
   standard.runner = standard.runner or _DEFAULT
+
+
+def start_sooner(options: PipelineOptions) -> None:
+  """Leaves out of a command's job what only programs' own pipelines need.
+
+  Workers import less of Beam, and Beam does not ask pip what is installed here, for a list that nobody reads.
+  """
+  job = options.view_as(JobOptions)
+  if runner_of(job) in (FLINK, SPARK, PORTABLE):
+    job.add_experiment("disable_logging_submission_environment")
+    if environment_of(job) == PROCESS and job.environment_config:
+      config = json.loads(job.environment_config)
+      job.environment_config = json.dumps({**config, "env": {OWN_JOB: "1", **config.get("env", {})}})
 
 
 def is_by_default(options: PipelineOptions) -> bool:

@@ -11,7 +11,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job
 from beam_retrain.pipelines.engines.findings import explain
-from beam_retrain.pipelines.engines.runners import choose_runner, is_by_default, runner_of
+from beam_retrain.pipelines.engines.runners import choose_runner, is_by_default, runner_of, start_sooner
 from beam_retrain.pipelines.jobs.capture import capture_output
 from beam_retrain.pipelines.jobs.forked_workers import forked_workers
 from beam_retrain.pipelines.jobs.local_runner import local_runner, raise_on_worker_death
@@ -58,6 +58,7 @@ def run_pipeline(
     runner = ThreadRunner()
   else:
     choose_runner(options)
+    start_sooner(options)
     if processes > 1:
       options.view_as(DirectOptions).direct_num_workers = processes
     if runner_of(options) == "fnapirunner":

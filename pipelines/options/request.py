@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import importlib
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.flags import unknown_argument, validate_spelling
 from beam_retrain.transforms.core.run.output_folder import find_output
 from beam_retrain.transforms.core.run.request import NO_FLAG, Request
+from beam_retrain.transforms.core.system.imports import load_command
 
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions
@@ -102,9 +104,9 @@ def separate_beam_options(
   validate_spelling(parser, argv, known, complaint)
   parsed, rest = parser.parse_known_args(argv, flags)
   if rest:
-    from beam_retrain.pipelines.options.engine import beam_parser
-
-    _, unknown = beam_parser(parser.prog).parse_known_args(rest)
+    # Dataflow alone needs what `load_command` leaves out.
+    load = importlib.import_module if any("dataflow" in argument.lower() for argument in rest) else load_command
+    _, unknown = load("beam_retrain.pipelines.options.engine").beam_parser(parser.prog).parse_known_args(rest)
     if unknown:
       raise InputError(unknown_argument(parser, unknown[0], known, complaint))
   return parsed, rest

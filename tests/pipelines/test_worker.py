@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from concurrent import futures
 
 import grpc
@@ -11,6 +14,8 @@ from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_a
 from google.protobuf import text_format
 
 from beam_retrain.pipelines.worker import fetch_provision, read_arguments, worker_environment
+from beam_retrain.transforms.core.system.imports import OWN_JOB
+from tests.helpers import ROOT
 
 
 class _Provision(beam_provision_api_pb2_grpc.ProvisionServiceServicer):
@@ -61,6 +66,20 @@ def test_the_worker_gets_what_the_engine_says_and_else_what_the_command_says(end
 def test_another_worker_s_name_is_not_answered(endpoint):
   with pytest.raises(grpc.RpcError, match="another worker"):
     fetch_provision("2-1", endpoint)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_command_s_worker_leaves_out_of_beam_what_a_program_s_own_pipeline_may_need(own):
+  code = """if True:
+    import contextlib, sys
+    from beam_retrain.pipelines.worker import main
+    with contextlib.suppress(SystemExit):
+      main(["--help"])
+    from apache_beam.io import parquetio
+    print(parquetio.pa is not None)"""
+  environment = {**os.environ, OWN_JOB: "1"} if own else {k: v for k, v in os.environ.items() if k != OWN_JOB}
+  ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert ended.stdout.splitlines()[-1] == str(not own), ended.stderr
 
 
 def _address(text: str) -> str:

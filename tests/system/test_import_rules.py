@@ -176,6 +176,18 @@ def test_help_and_a_wrong_flag_are_answered_without_what_takes_seconds_to_load()
   assert "google.protobuf" not in loaded  # `google` itself is loaded by Python, where a .pth file says so
 
 
+def test_an_engine_s_flags_import_no_more_of_beam_than_a_job_without():
+  # In a folder that does not exist: the job is refused before there is an engine.
+  code = "from beam_retrain.pipelines import cli\nimport sys\n"
+  code += (
+    "sys.argv[1:] = ['bottlenecks', '--input=none', '--output=none', '--runner=SparkRunner', '--spark_master_url=x']\n"
+  )
+  code += "cli.main()\n"
+  loaded = _loaded_after(code)
+  assert "apache_beam.options.pipeline_options" in loaded
+  assert not loaded & {"pandas", "pyarrow", "boto3"}
+
+
 def test_the_digits_are_read_without_scikit_learn(tmp_path):
   loaded = _loaded_after(f"from beam_retrain.pipelines import datasets\ndatasets.digits({str(tmp_path)!r})\n")
   assert not loaded & {"sklearn", "scipy"}

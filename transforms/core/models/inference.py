@@ -39,8 +39,9 @@ from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, pre
 T = TypeVar("T")
 Outputs = dict[str, np.ndarray]
 
-PLAIN_IMAGES = 2_000
-"""Images, and megapixels, that a model decodes without TensorFlow, which is faster, but takes seconds to load."""
+PLAIN_PIXELS = 2_000 * 299**2
+"""Pixels, after resizing, that a model decodes without TensorFlow, which is faster, but takes seconds to load."""
+_PER_MEGAPIXEL = 299**2  # that it takes as long to resize to as to decode a megapixel
 CALLS_AT_ONCE = 2
 """Batches that a trunk computes at the same time."""
 
@@ -69,15 +70,16 @@ class LoadedModel:
   # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
-  # how many images and whole megapixels `decode_plain` was given
+  # how many pixels `decode_plain` has resized to, and what large images count as
   plain: list[int] = dataclasses.field(default_factory=lambda: [0], compare=False)
 
   def decode_plain(self, images: Sequence[Image]) -> np.ndarray | None:
     """Returns what `decode` does, of plain images alone, without TensorFlow; else None."""
     # Without `preprocess_alike`, an exported model brings a preprocessing of its own.
-    if self.preprocess_alike is None or self.plain[0] >= PLAIN_IMAGES:
+    if self.preprocess_alike is None or self.plain[0] >= PLAIN_PIXELS:
       return None
-    self.plain[0] += sum(1 + (image.height * image.width >> 20) for image in images)
+    megapixels = sum(image.height * image.width >> 20 for image in images)
+    self.plain[0] += len(images) * self.input_px**2 + megapixels * _PER_MEGAPIXEL
     return decode_plain([image.decodable for image in images], self.input_px)
 
   def decode(self, images: Sequence[Image]) -> Any:

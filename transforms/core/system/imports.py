@@ -16,6 +16,9 @@ from typing import Any
 from beam_retrain.transforms.core.errors import first_line
 from beam_retrain.transforms.core.system.stderr import native_stderr_captured
 
+OWN_JOB = "BEAM_RETRAIN_OWN_JOB"
+"""Variable of an engine's worker whose job is a command's, not a program's own pipeline."""
+
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _TELEMETRY = "openvino_telemetry"
 _NOT_FOR_JOBS = ("google.cloud", "apitools", "boto3", "pymongo", "pandas", "pyarrow")
@@ -66,7 +69,7 @@ def leave_out_of_beam() -> None:
   """Lets `load_command` import Beam without clouds, databases and tables.
 
   It takes half of the time, and 100 MB less. For a process that runs our commands alone: nobody else's pipeline there
-  would find them. An engine's flag imports all of Beam first, and `gs://` its part when it is used.
+  would find them. Dataflow's flags import all of Beam first, and `gs://` its part when it is used.
   """
   _left_out_of_beam[:] = _NOT_FOR_JOBS
 

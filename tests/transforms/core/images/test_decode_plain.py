@@ -12,7 +12,7 @@ from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, dec
 from beam_retrain.transforms.core.images.formats.info import Fault
 from beam_retrain.transforms.core.images.formats.png import START
 from beam_retrain.transforms.core.images.headers import probe_image
-from beam_retrain.transforms.core.models.inference import PLAIN_IMAGES, _decoding_model, infer_images
+from beam_retrain.transforms.core.models.inference import PLAIN_PIXELS, _decoding_model, infer_images
 from beam_retrain.transforms.core.records.schema import Image
 from tools.zoo.formats.png import chunk
 from tools.zoo.mutate import mutant
@@ -97,13 +97,13 @@ def test_every_variant_and_damaged_image_is_the_same_or_left_to_tensorflow(tenso
 def test_after_many_images_tensorflow_decodes_to_the_same_bits():
   rng = np.random.default_rng(3)
   made = [encode(rng.integers(0, 256, (28, 28), dtype=np.uint8), "JPEG") for _ in range(48)]
-  found = []
-  for before in (0, PLAIN_IMAGES - 32, PLAIN_IMAGES):
+  found, one = [], _INPUT_PX**2
+  for before in (0, PLAIN_PIXELS - 32 * one, PLAIN_PIXELS):
     model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
     model.plain[0] = before
     images = [Image(str(number), "", encoded) for number, encoded in enumerate(made)]
     found.append([item.outputs["pixels"] for item in infer_images(images, model, batch_size=16)])
-    assert model.plain[0] == max(48, min(PLAIN_IMAGES, before + 48))
+    assert model.plain[0] == max(48 * one, min(PLAIN_PIXELS, before + 48 * one))
   np.testing.assert_array_equal(found[0], found[1])
   np.testing.assert_array_equal(found[0], found[2])
 
@@ -113,7 +113,7 @@ def test_large_images_are_left_to_tensorflow_sooner():
   large = encode(np.zeros((1500, 1500), np.uint8), "JPEG")
   images = [Image(str(number), "", large) for number in range(2)]
   assert len(list(infer_images(images, model, batch_size=2))) == 2
-  assert model.plain[0] == 2 * 3
+  assert model.plain[0] == 2 * (_INPUT_PX**2 + 2 * 299**2)
 
 
 def test_a_batch_is_filled_without_decoding_a_large_image_again():
@@ -123,4 +123,4 @@ def test_a_batch_is_filled_without_decoding_a_large_image_again():
   decoded = model.plain[0]
   (one,) = infer_images([large], model, batch_size=32)
   np.testing.assert_array_equal(one.outputs["pixels"], alone.outputs["pixels"])
-  assert model.plain[0] - decoded == decoded + 31  # small ones
+  assert model.plain[0] - decoded == decoded + 31 * _INPUT_PX**2  # small ones
