@@ -8,19 +8,35 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.doctor.probe_job import ProbeResult, run_probe
-from beam_retrain.pipelines.doctor.worker_checks import check_memory, check_paths, compare_versions, count_processes
+from beam_retrain.pipelines.doctor.probe_job import FlinkJob, ProbeResult, run_probe
+from beam_retrain.pipelines.doctor.worker_checks import (
+  check_clocks,
+  check_memory,
+  check_paths,
+  check_processors,
+  check_scratch,
+  compare_versions,
+  count_processes,
+)
 from beam_retrain.pipelines.doctor.worker_report import Process, describe_process, read_start
 from beam_retrain.pipelines.engines import runners
 from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.findings import Finding, explain, fine, problem, warning
-from beam_retrain.pipelines.engines.runners import JobOptions, is_embedded, is_local, runner_name, runner_of
+from beam_retrain.pipelines.engines.runners import (
+  JobOptions,
+  is_by_default,
+  is_embedded,
+  is_local,
+  runner_name,
+  runner_of,
+)
 from beam_retrain.pipelines.requests.doctor import DATAFLOW_SECS, SECS, DoctorRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
@@ -45,7 +61,7 @@ def execute(request: DoctorRequest) -> int:
 
 def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Finding]:
   """Yields findings; sends no job to an engine that cannot be used."""
-  trunk_file, trunk_bytes = _find_trunk(request.trunk)
+  trunk_bytes = _trunk_bytes(request.trunk)
   driver = describe_process()
   yield fine("driver", ", ".join(f"{name} {version}" for name, version in driver.versions.items() if version))
   findings = list(check_engine(options))
@@ -58,47 +74,71 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
     folder = ""
     try:
       folder = stack.enter_context(_folder_beside(request.output or here))
-    except OSError as error:
-      cause = f"this machine cannot write next to it ({error.strerror or error})"
-      yield problem(f"--output {request.output}", cause, "give another path, or change its permissions")
-    paths = {trunk_file: f"--trunk {request.trunk}"} if trunk_file else {}
+    except (OSError, InputError) as error:
+      yield _unusable_here(f"--output {request.output}", "write next to it", error)
+    paths = {files.absolute(path): f"--input {path}" for path in request.input}
+    starts = {}
+    for path, thing in paths.items():
+      try:
+        starts[path] = read_start(path)
+      except (OSError, InputError) as error:
+        yield _unusable_here(thing, "read it", error)
     output = f"--output {request.output}" if request.output and folder else ""
-    if output:
-      paths[files.join(folder, _DRIVER_FILE)] = output
+    ahead_secs = 0.0
+    if folder:
+      driver_file = files.join(folder, _DRIVER_FILE)
+      ahead_secs = _write_driver_file(driver_file)
+      if output:
+        paths[driver_file], starts[driver_file] = output, read_start(driver_file)
     secs = request.timeout_secs or (DATAFLOW_SECS if runners.is_dataflow(options) else SECS)
-    starts = {path: read_start(path) for path in paths}
+    name = options.view_as(JobOptions).job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
+    flags = request.beam_options if is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
+    on_flink = _flink_job(options, name)
+
+    def is_slow() -> bool:
+      reported = bool(folder and files.match_in(folder, "*.json"))
+      return is_local(options) or reported or bool(on_flink and not on_flink.waits())
+
     try:
-      result = run_probe(request.beam_options, starts, folder, secs)
+      result = run_probe(flags, starts, folder, secs, is_slow)
     except (TimeoutError, RuntimeError) as error:
-      yield _describe_failure(error, options, secs)
+      yield _describe_failure(error, options, secs, on_flink)
       return
-    yield _describe_success(result, options)
-    reports = [files.read_bytes(found.path) for found in files.match_in(folder, "*.json")] if folder else []
-  written = {Process(**json.loads(report)) for report in reports}
-  workers = sorted({Process(**json.loads(report)) for report in result.reports} | written)
+    yield describe_success(result, options, secs)
+    found = files.match_in(folder, "*.json") if folder else []
+    written = {Process(**json.loads(files.read_bytes(each.path))): each.modified_secs for each in found}
+  workers = sorted({Process(**json.loads(report)) for report in result.reports} | written.keys())
   if not workers:
     remedy = "give --output, a folder that the workers and this machine share"
     yield problem("workers", "they did the job, but this engine has no metrics to report with", remedy)
     return
   yield count_processes(dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options))
   yield from compare_versions(driver, workers)
+  yield from check_processors(driver, workers)
   unseen = [worker for worker in workers if folder and not worker.unwritten and worker not in written]
   yield from check_paths(workers, paths, output, unseen)
+  yield from check_scratch(workers, trunk_bytes)
+  # Both by the clock of what the folder is on.
+  yield from check_clocks({worker: worker.clock_secs - at - ahead_secs for worker, at in written.items()})
   yield from check_memory(workers, trunk_bytes, request.trunk)
 
 
-def _find_trunk(handle: str) -> tuple[str, int | None]:
-  """Returns a file that workers should read, or "", and the size.
+def _unusable_here(thing: str, what: str, error: Exception) -> Finding:
+  if isinstance(error, InputError):
+    cause, _, remedy = str(error).removesuffix(".").rpartition(": ")
+    return problem(thing, cause, remedy)
+  cause = f"this machine cannot {what} ({getattr(error, 'strerror', None) or error})"
+  return problem(thing, cause, "give another path, or change its permissions")
 
-  The size is the trunk's in bytes; None if unknown.
-  """
+
+def _trunk_bytes(handle: str) -> int | None:
+  """Returns the size of a trunk, which workers get by the output folder; None if unknown."""
   if handle == BUNDLED:
-    return "", os.path.getsize(_BUNDLED)
+    return os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):
-    found = files.match_in(files.absolute(handle), "**")
-    return found[0].path if found else "", sum(file.size_bytes for file in found)
+    return sum(file.size_bytes for file in files.match_in(files.absolute(handle), "**"))
   if handle == INCEPTION_V3 or ":" in handle:
-    return "", None
+    return None
   raise InputError(f"--trunk {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
 
 
@@ -109,36 +149,55 @@ def _folder_beside(output: str) -> Iterator[str]:
     yield ""
     return
   parent = files.split(files.absolute(output))[0]
+  files.check_reachable([parent])
   while files.is_local(parent) and not os.path.isdir(parent):
     parent = os.path.dirname(parent)
   folder = files.join(parent, f".beam-retrain-doctor-{os.urandom(8).hex()}")
   files.make_folder(folder)  # with the permissions of the job's own folders
   try:
-    files.write_bytes(files.join(folder, _DRIVER_FILE), os.urandom(16))
     yield folder
   finally:
     files.delete([folder] if files.is_local(folder) else files.find_in(folder, "*"))
 
 
-def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: int) -> Finding:
+def _write_driver_file(path: str) -> float:
+  """Returns by how many seconds this machine's clock is ahead of the file system's."""
+  now = time.time()
+  files.write_bytes(path, os.urandom(16))
+  written = files.stat(path)
+  return now - written.modified_secs if written else 0.0
+
+
+def _flink_job(pipeline_options: PipelineOptions, name: str) -> FlinkJob | None:
+  """Returns the job's entry on a Flink cluster, whose master is known."""
+  options = pipeline_options.view_as(JobOptions)
+  if runner_of(options) != runners.FLINK or is_embedded(options) or options.job_endpoint:
+    return None
+  return FlinkJob(options.flink_master.strip(), name)
+
+
+def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: int, job: FlinkJob | None) -> Finding:
   cause, remedy = explain(str(error)) or ("", "")
   if isinstance(error, TimeoutError):
     late = f"{runner_name(options)} did not do a tiny job within {timeout_secs} seconds" + (
       f", as {cause}" if cause else ""
     )
     wait = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
-    if runner_of(options) == runners.FLINK and not is_embedded(options):
-      where = f"look at http://{options.view_as(JobOptions).flink_master.split('://')[-1]}"
-      wait = (
-        f"{where}: if the tiny job is at work or finished there, raise --timeout_secs; if it waits for slots, start"
-        " workers and cancel it"
-      )
+    if job:
+      late = "; ".join(filter(None, [late, job.cancel()]))
+      where = f"look at http://{job.master.split('://')[-1]}"
+      wait = f"{where}: if slots are missing, start workers; else raise --timeout_secs"
     return problem("engine", late, remedy or wait)
   compare = "try the job on this machine, without --runner, to see whether the engine is the cause"
   return problem("engine", cause or f"a tiny job failed ({error})", remedy or compare)
 
 
-def _describe_success(result: ProbeResult, options: PipelineOptions) -> Finding:
+def describe_success(result: ProbeResult, options: PipelineOptions, timeout_secs: int) -> Finding:
+  if result.secs > timeout_secs:
+    late = f"slow: {runner_name(options)} did a tiny job in {result.secs:.1f} s, not in {timeout_secs} s"
+    return warning("engine", late, "wait until this machine and the engine have less to do, or expect slow jobs")
+  if is_by_default(options):
+    return fine("engine", f"a tiny job in this process, as jobs without --runner, took {result.secs:.1f} s")
   if runner_of(options) != "directrunner":
     return fine("engine", f"{runner_name(options)} did a tiny job in {result.secs:.1f} s")
   in_vain = ", after each job has looked for Prism without success" if result.runner != "PrismRunner" else ""

@@ -1,7 +1,8 @@
 """A tiny job on the chosen engine, whose workers report on themselves.
 
-The job runs in its own process, so that an engine that hangs does not hang the command. After a time limit its process
-group, job server and workers included, is killed.
+The job runs in its own process, so that an engine that hangs does not hang the command. After a time limit it is
+cancelled, and its process group, job server and workers included, is killed. A job that waits for nobody is only slow,
+and gets more time.
 """
 
 from __future__ import annotations
@@ -15,16 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.metrics import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.doctor.worker_report import REPORTS, Report, Spread
-from beam_retrain.pipelines.engines.runners import choose_runner
+from beam_retrain.pipelines.engines.checks import WITHOUT_PROXY
+from beam_retrain.pipelines.jobs.runner import runner_for
 from beam_retrain.transforms.core.run.exit_codes import error_line
 
 # Only the job's process finds the package this way: workers must find it as for any job.
@@ -38,7 +41,11 @@ gc.enable()
 main(*sys.argv[1:])"""
 _ELEMENTS = 16
 _PATIENCE_SECS = 10.0
+_SLOW = 4
+"""Times the limit that a slow job gets."""
+_PAUSE_SECS = 0.5
 _KEPT_BYTES = 1_000_000
+_ENDED = ("FINISHED", "CANCELED", "FAILED")  # states of a job of Flink
 # Module of a result's class -> runner that DirectRunner has chosen.
 _RUNNERS = {"portable_runner": "PrismRunner", "fn_runner": "FnApiRunner", "direct_runner": "BundleBasedDirectRunner"}
 
@@ -58,8 +65,13 @@ class ProbeResult(NamedTuple):
   pid: int
 
 
-def run_probe(beam_flags: Sequence[str], read: Mapping[str, str], folder: str, timeout_secs: float) -> ProbeResult:
+def run_probe(
+  beam_flags: Sequence[str], read: Mapping[str, str], folder: str, timeout_secs: float, is_slow: Callable[[], bool]
+) -> ProbeResult:
   """Runs the job in its own process; arguments: see `report`.
+
+  Args:
+    is_slow: asked from the time limit on: whether the job is at work, and waits for nobody.
 
   Raises:
     TimeoutError: the job was killed after the time limit; the message is the log of Beam, the engine and the workers.
@@ -71,18 +83,24 @@ def run_probe(beam_flags: Sequence[str], read: Mapping[str, str], folder: str, t
     with log.open("wb") as output:
       job = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     try:
-      job.wait(timeout_secs)
-    except subprocess.TimeoutExpired as error:
-      _end(job)
-      raise TimeoutError(log.read_bytes()[-_KEPT_BYTES:].decode(errors="replace")) from error
+      is_late = not _ends_within(job, timeout_secs)
+      until = time.monotonic() + (_SLOW - 1) * timeout_secs
+      while is_late and time.monotonic() < until and is_slow():
+        is_late = not _ends_within(job, _PAUSE_SECS)
     finally:
       _end(job)
-    if not answer.exists():
-      raise RuntimeError(f"it ended with exit code {job.returncode}")
-    failure, *result = json.loads(answer.read_text())
+    failure, *result = json.loads(answer.read_text()) if answer.exists() else [f"exit code {job.returncode}"]
+    if failure and is_late:  # without a failure it has ended at the last moment
+      raise TimeoutError(log.read_bytes()[-_KEPT_BYTES:].decode(errors="replace"))
     if failure:
       raise RuntimeError(failure)
     return ProbeResult(*result)
+
+
+def _ends_within(job: subprocess.Popen[bytes], secs: float) -> bool:
+  with contextlib.suppress(subprocess.TimeoutExpired):
+    job.wait(secs)
+  return job.poll() is not None
 
 
 def _end(job: subprocess.Popen[bytes]) -> None:
@@ -94,6 +112,46 @@ def _end(job: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
       os.killpg(job.pid, signal.SIGKILL)
     job.wait()
+
+
+class FlinkJob(NamedTuple):
+  """A job on a Flink cluster, by its name; `master` is as `--flink_master`."""
+
+  master: str
+  name: str
+
+  def waits(self) -> bool:
+    """Whether the cluster has it, and has no slots for it."""
+    try:
+      return any(
+        job["duration"] > 1000 * _PATIENCE_SECS and 0 < job["tasks"]["scheduled"] == job["tasks"]["total"]
+        for job in self._unended()
+      )
+    except (OSError, ValueError, LookupError):
+      return True
+
+  def cancel(self) -> str:
+    """Cancels it; returns what became of it, or "" if it is not there. Flink's job server does not, when told to."""
+    told, deadline = "", time.monotonic() + _PATIENCE_SECS
+    try:
+      while (jobs := self._unended()) and time.monotonic() < deadline:
+        told = "it was cancelled there"
+        for job in jobs:
+          request = urllib.request.Request(f"{self._url}/{job['jid']}?mode=cancel", method="PATCH")
+          WITHOUT_PROXY.open(request, timeout=_PATIENCE_SECS).close()
+        time.sleep(_PAUSE_SECS)
+      return f"cancel {self.name} there" if jobs else told
+    except (OSError, ValueError, LookupError):
+      return f"cancel {self.name} there"
+
+  @property
+  def _url(self) -> str:
+    return f"{self.master if '://' in self.master else f'http://{self.master}'}/jobs"
+
+  def _unended(self) -> list[dict[str, Any]]:
+    with WITHOUT_PROXY.open(f"{self._url}/overview", timeout=_PATIENCE_SECS) as answer:
+      jobs = json.load(answer)["jobs"]
+    return [job for job in jobs if job["name"] == self.name and job["state"] not in _ENDED]
 
 
 def build(root: beam.Pipeline, read: Mapping[str, str], folder: str) -> None:
@@ -117,18 +175,17 @@ def main(answer: str, read: str, folder: str, *beam_flags: str) -> None:
   started = time.monotonic()
   try:
     options = PipelineOptions(flags=list(beam_flags))
-    choose_runner(options)
-    pipeline = beam.Pipeline(options=options)
+    pipeline = beam.Pipeline(runner_for(options), options=options)
     build(pipeline, json.loads(read), folder)
     result = pipeline.run()
     try:
       result.wait_until_finish()
     except KeyboardInterrupt:
       with contextlib.suppress(Exception):  # each runner's own kind
-        result.cancel()  # Flink's job server does not cancel it on the cluster
+        result.cancel()  # Flink's job server does not cancel it on the cluster: see `cancel_on_flink`
       raise
   except Exception as error:
-    Path(answer).write_text(json.dumps([error_line(error)]))
+    _write_whole(answer, [error_line(error)])
     raise
   secs = time.monotonic() - started
   reports: list[str] = []
@@ -136,4 +193,9 @@ def main(answer: str, read: str, folder: str, *beam_flags: str) -> None:
     for found in result.metrics().query(MetricsFilter().with_name(REPORTS))["string_sets"]:
       reports += sorted(found.result or ())
   runner = _RUNNERS.get(type(result).__module__.rsplit(".", 1)[-1], "")
-  Path(answer).write_text(json.dumps(["", reports, runner, secs, os.getpid()]))
+  _write_whole(answer, ["", reports, runner, secs, os.getpid()])
+
+
+def _write_whole(answer: str, content: list[object]) -> None:
+  Path(f"{answer}.tmp").write_text(json.dumps(content))
+  os.replace(f"{answer}.tmp", answer)

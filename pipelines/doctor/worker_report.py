@@ -12,19 +12,23 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import socket
 import sys
+import tempfile
+import threading
 import time
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.utils.python_callable import PythonCallableWithSource
 
 REPORTS = "doctor_reports"
 UNKNOWN = "unknown"
 _PAUSE_SECS = 0.1
+_TRIAL_SECS = 10.0
+_TRIAL_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -36,6 +40,11 @@ class Process:
     memory_bytes: available to all such processes of its machine; 0 if unknown.
     unread: path -> why it could not be read.
     unwritten: why it could not write into the given folder, or "".
+    place: tells hosts of one name apart: containers and namespaces of a machine, copies of a virtual machine.
+    instructions: of its processor, as far as results depend on them; "" if unknown.
+    clock_secs: its clock when it reported.
+    scratch: why its folder for temporary files cannot be used, or "".
+    scratch_bytes: free in that folder.
   """
 
   host: str
@@ -44,6 +53,11 @@ class Process:
   memory_bytes: int = dataclasses.field(default=0, compare=False)
   unread: dict[str, str] = dataclasses.field(default_factory=dict, compare=False)
   unwritten: str = dataclasses.field(default="", compare=False)
+  place: str = ""
+  instructions: str = dataclasses.field(default="", compare=False)
+  clock_secs: float = dataclasses.field(default=0.0, compare=False)
+  scratch: str = dataclasses.field(default="", compare=False)
+  scratch_bytes: int = dataclasses.field(default=0, compare=False)
 
 
 def describe_process() -> Process:
@@ -52,11 +66,22 @@ def describe_process() -> Process:
   # A package in a folder on PYTHONPATH has no version.
   found = importlib.util.find_spec("beam_retrain")
   versions["beam-retrain"] = (_version("beam-retrain") or UNKNOWN) if found else ""
+  process = Process(socket.gethostname(), os.getpid(), versions, place=_place(), clock_secs=time.time())
   try:
+    from beam_retrain.transforms.core.runtimes.variant import instructions
     from beam_retrain.transforms.core.system.machine import available_memory
   except ImportError:
-    return Process(socket.gethostname(), os.getpid(), versions)
-  return Process(socket.gethostname(), os.getpid(), versions, available_memory())
+    return process
+  return dataclasses.replace(process, memory_bytes=available_memory(), instructions=instructions())
+
+
+def _place() -> str:
+  """Returns the kernel's boot and the network namespace, or ""."""
+  try:
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/net')}"
+  except OSError:
+    return ""
 
 
 def _version(name: str) -> str:
@@ -67,22 +92,61 @@ def _version(name: str) -> str:
 
 
 def read_start(path: str) -> str:
-  """Returns the first bytes of a file as hex digits."""
-  with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-    return bytes(file.read(64)).hex()
+  """Returns the first bytes of a file as hex digits, "" of a folder.
+
+  Objects are asked for by our own client, which gives up in seconds where Beam's would try for hours.
+  """
+  if FileSystems.get_scheme(path) is None:
+    if os.path.isdir(path):
+      os.listdir(path)
+      return ""
+    with open(path, "rb") as file:
+      return file.read(64).hex()
+  from beam_retrain.transforms.io import files
+
+  files.check_reachable([path])
+  if files.stat(path) is None:
+    return ""
+  with files.open_to_read(path) as file:
+    return file.read(64).hex()
 
 
 def _write(path: str, text: str) -> None:
-  if FileSystems.get_scheme(path) is None:  # Beam would make the folder, on a disk that no other machine sees
+  if FileSystems.get_scheme(path) is None:  # `files` would make the folder, on a disk that no other machine sees
     pathlib.Path(path).write_text(text)
     return
-  with FileSystems.create(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-    file.write(text.encode())
+  from beam_retrain.transforms.io import files
+
+  files.write_text(path, text)
 
 
-def _reason(error: Exception) -> str:
-  reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-  return reason.splitlines()[0][:200]
+def _try_scratch() -> None:
+  with tempfile.TemporaryFile() as file:
+    file.write(bytes(_TRIAL_BYTES))
+
+
+def _failures(trials: dict[str, Any]) -> dict[str, str]:
+  """Makes all calls at once; returns the names of those that failed, and why.
+
+  One that hangs, as on a server of files that does not answer, is left alone.
+  """
+  failures = dict.fromkeys(trials, f"no answer within {_TRIAL_SECS:g} seconds")
+
+  def attempt(name: str) -> None:
+    try:
+      trials[name]()
+      failures.pop(name)
+    except Exception as error:  # each file system has its own
+      reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+      failures[name] = reason.splitlines()[0][:400]
+
+  threads = [threading.Thread(target=attempt, args=[name], daemon=True) for name in trials]
+  for thread in threads:
+    thread.start()
+  until = time.monotonic() + _TRIAL_SECS
+  for thread in threads:
+    thread.join(max(0.0, until - time.monotonic()))
+  return dict(failures)
 
 
 def report(read: dict[str, str], folder: str) -> str:
@@ -92,18 +156,19 @@ def report(read: dict[str, str], folder: str) -> str:
     read: path -> what `read_start` should return.
     folder: where to write the report, or "".
   """
-  process = describe_process()
-  for path, start in read.items():
-    try:
-      if read_start(path) != start:
-        process.unread[path] = "another file is there"
-    except Exception as error:  # each file system has its own
-      process.unread[path] = _reason(error)
-  try:
-    if folder:
-      _write(f"{folder}/{process.host}-{process.pid}.json", json.dumps(dataclasses.asdict(process)))
-  except Exception as error:
-    process = dataclasses.replace(process, unwritten=_reason(error))
+
+  def check(path: str) -> None:
+    if read_start(path) != read[path]:
+      raise ValueError("another file is there")
+
+  failures = _failures({"": _try_scratch, **{path: lambda path=path: check(path) for path in read}})
+  process = dataclasses.replace(describe_process(), scratch=failures.pop("", ""), unread=failures)
+  if not process.scratch:
+    process = dataclasses.replace(process, scratch_bytes=shutil.disk_usage(tempfile.gettempdir()).free)
+  if folder:
+    path = f"{folder}/{process.host}-{process.pid}-{os.urandom(4).hex()}.json"  # two hosts may have one name
+    failures = _failures({"": lambda: _write(path, json.dumps(dataclasses.asdict(process)))})
+    process = dataclasses.replace(process, unwritten=failures.get("", ""))
   return json.dumps(dataclasses.asdict(process), sort_keys=True)
 
 

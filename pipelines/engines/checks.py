@@ -29,7 +29,7 @@ from beam_retrain.transforms.core.system.imports import OWN_JOB
 
 _SECS, _IMPORT_SECS = 5.0, 60.0
 # Neither Beam nor Flink goes through a proxy to a cluster.
-_WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def validate_engine(prog: str, options: PipelineOptions) -> None:
@@ -150,7 +150,7 @@ def _check_flink_master(options: JobOptions) -> Iterator[Finding]:
   url = master if re.match("https?://", master) else f"http://{master}"
   remedy = "start the cluster, or give HOST:PORT of the JobManager's REST interface, usually port 8081"
   try:
-    with _WITHOUT_PROXY.open(f"{url.rstrip('/')}/config", timeout=_SECS) as answer:
+    with WITHOUT_PROXY.open(f"{url.rstrip('/')}/config", timeout=_SECS) as answer:
       cluster = minor_version(str(json.load(answer)["flink-version"]))
   except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
     has_password = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403)

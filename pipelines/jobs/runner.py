@@ -53,16 +53,7 @@ def run_pipeline(
     InputError: a worker raised one, on whatever engine.
     Exception: any other failure of the job.
   """
-  runner: beam.runners.runner.PipelineRunner | None = None  # None: the options' own
-  if processes == 1 and is_by_default(options):
-    runner = ThreadRunner()
-  else:
-    choose_runner(options)
-    start_sooner(options)
-    if processes > 1:
-      options.view_as(DirectOptions).direct_num_workers = processes
-    if runner_of(options) == "fnapirunner":
-      runner = local_runner(options)
+  runner = runner_for(options, processes)
   pipeline = beam.Pipeline(runner, options=options)
   if describe_built_job(options):
     forget_claims()  # it runs when this command has ended
@@ -88,6 +79,20 @@ def run_pipeline(
       raise KeyboardInterrupt from error
     raise
   return result
+
+
+def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.runner.PipelineRunner | None:
+  """Returns the runner of a job on this machine; None: the options' own.
+
+  `processes`: see `run_pipeline`.
+  """
+  if processes == 1 and is_by_default(options):
+    return ThreadRunner()
+  choose_runner(options)
+  start_sooner(options)
+  if processes > 1:
+    options.view_as(DirectOptions).direct_num_workers = processes
+  return local_runner(options) if runner_of(options) == "fnapirunner" else None
 
 
 def claim_output(

@@ -6,6 +6,7 @@ They are held against FnApiRunner with one process, which writes the same twice:
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
 import time
@@ -129,7 +130,11 @@ class TestFlink(JobServerSuite):
     assert code == ExitCode.FAILED
     late = "problem: engine: FlinkRunner did not do a tiny job within 20 seconds"
     assert lines[1].startswith(late)
-    assert f": look at http://{master}: if the tiny job is " in lines[1]
+    assert f": look at http://{master}: if slots are missing, start workers; else raise --timeout_secs." in lines[1]
+    with urllib.request.urlopen(f"http://{master}/jobs/overview") as answer:
+      states = {job["state"] for job in json.load(answer)["jobs"]}
+    # A busy machine may not have sent it in that time.
+    assert states == ({"CANCELED"} if "; it was cancelled there: " in lines[1] else set())
 
 
 class TestSpark(JobServerSuite):

@@ -20,7 +20,9 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_retrain.pipelines.cli import main
-from beam_retrain.pipelines.doctor.probe_job import build
+from beam_retrain.pipelines.doctor import probe_job
+from beam_retrain.pipelines.doctor.command import describe_success
+from beam_retrain.pipelines.doctor.probe_job import ProbeResult, build
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT
@@ -94,7 +96,7 @@ def test_all_is_well_in_one_process(tmp_path, capsys):
 def test_two_processes(tmp_path, capsys):
   (tmp_path / "trunk").mkdir()
   (tmp_path / "trunk" / "saved_model.pb").write_bytes(b"\x00\xff a trunk")
-  code, lines = examine(capsys, *_TWO, f"--trunk={tmp_path / 'trunk'}")
+  code, lines = examine(capsys, *_TWO, f"--trunk={tmp_path / 'trunk'}", f"--input={tmp_path / 'trunk'}")
   assert code == 0
   assert "ok: workers: 2 processes on this machine" in lines
   assert "ok: paths: the workers read the same paths as this machine" in lines
@@ -105,6 +107,43 @@ def test_one_process_where_two_were_meant_is_a_warning(capsys):
   assert code == 0
   said = "warning: workers: 1 process on this machine, which is the command's own, where 2 were expected: add --"
   assert any(line.startswith(said) for line in lines)
+
+
+def test_what_jobs_use_is_tried_where_no_runner_is_given(capsys):
+  code, lines = examine(capsys)
+  assert (code, lines[1:3]) == (
+    0,
+    [
+      "ok: engine: a tiny job in this process, as jobs without --runner, took N s",
+      "ok: workers: 1 process on this machine",
+    ],
+  )
+
+
+def test_a_slow_machine_is_told_so():
+  found = describe_success(ProbeResult([], "", 70.04, 1), PipelineOptions(flags=[]), 60)
+  assert str(found) == (
+    "warning: engine: slow: FnApiRunner did a tiny job in 70.0 s, not in 60 s: wait until this machine and the engine"
+    " have less to do, or expect slow jobs."
+  )
+
+
+def test_a_job_that_waits_for_nobody_gets_more_time(monkeypatch):
+  monkeypatch.setattr(probe_job, "_SLOW", 10_000)
+  assert probe_job.run_probe([], {}, "", 0.1, lambda: True).reports
+  with pytest.raises(TimeoutError):
+    probe_job.run_probe([], {}, "", 0.1, lambda: False)
+
+
+def test_a_clock_and_a_folder_of_temporary_files_of_workers(in_workers, capsys, tmp_path):
+  (in_workers / "more.py").write_text(
+    "import tempfile, time\nnow = time.time\ntime.time = lambda: now() + 4000\ntempfile.tempdir = '/nowhere'\n"
+  )
+  code, lines = examine(capsys, *_TWO, f"--output={tmp_path / 'output'}")
+  assert code == 2
+  said = [line for line in lines if not line.startswith("ok: ")]
+  assert re.match(r"problem: temporary files: the worker on \S+ cannot write temporary files \(No such file", said[0])
+  assert re.match(r"warning: clock: the one on \S+ is (3999|4000|4001) s\w* ahead of this machine's: set it", said[1])
 
 
 def test_which_runner_direct_runner_is(capsys, monkeypatch, tmp_path):

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from beam_retrain.pipelines.doctor.worker_checks import check_memory, check_paths, compare_versions, count_processes
+from beam_retrain.pipelines.doctor.worker_checks import (
+  check_clocks,
+  check_memory,
+  check_paths,
+  check_processors,
+  check_scratch,
+  compare_versions,
+  count_processes,
+)
 from beam_retrain.pipelines.doctor.worker_report import Process
 from beam_retrain.pipelines.engines.dataflow import worker_memory_bytes
 
@@ -37,7 +45,11 @@ def test_its_process_is_what_tells_a_report_apart():
   ("workers", "said"),
   [
     ([process(pid=2)], "ok: workers: 1 process on this machine"),
-    ([process("a"), process("a", 2), process("b")], "ok: workers: 3 processes on a, b"),
+    ([process("a"), process("a", 2), process("b")], "ok: workers: 3 processes on 2 hosts: a, b"),
+    ([process("a", 2), process("here", 2)], "ok: workers: 2 processes on 2 hosts: a, this machine"),
+    ([process("here", place="boot net1")], "ok: workers: 1 process on here"),
+    ([process("a", place="n1"), process("a", place="n2")], "ok: workers: 2 processes on 2 hosts: a (n1), a (n2)"),
+    ([process("a", place="n1"), process("a", 2, place="n1")], "ok: workers: 2 processes on a"),
   ],
 )
 def test_processes_are_counted(workers, said):
@@ -123,7 +135,7 @@ def test_paths_that_all_see_are_told_in_a_line():
   ],
 )
 def test_a_path_that_is_not_seen_alike_is_a_problem(worker, is_missing, said):
-  (found,) = check_paths([process("b"), worker], _NAMED, _OUTPUT, [worker] if is_missing else [])
+  (found,) = check_paths([process("b"), worker, worker], _NAMED, _OUTPUT, [worker] if is_missing else [])
   assert found.severity == "problem"
   assert found.sentence.startswith(said)
 
@@ -145,3 +157,60 @@ def test_memory_that_nobody_knows_is_not_told():
   assert "2.0 GiB and the trunk inception_v3" in str(
     check_memory([process("a", memory_bytes=8)], None, "inception_v3")[0]
   )
+
+
+def test_what_a_bucket_refuses_brings_its_own_remedy():
+  said = "s3://b/o cannot be read without credentials: set AWS_ACCESS_KEY_ID, or a profile."
+  workers = [process(host, unread={"s3://b/o/driver": said}, unwritten=said) for host in ("b", "a")]
+  found = check_paths([*workers, process("c")], {"s3://b/o/driver": "--output s3://b/o"}, "--output s3://b/o", [])
+  assert [str(each) for each in found] == [
+    "problem: --output s3://b/o: the worker on a, b cannot read it (s3://b/o cannot be read without credentials):"
+    " where that worker is started, set AWS_ACCESS_KEY_ID, or a profile."
+  ]
+
+
+def test_a_clock_that_differs_is_told():
+  ahead = {process("a"): 400.4, process("b"): -61.0, process("c"): 59.0}
+  remedy = "this machine's: set it, best by NTP: object stores refuse requests of a clock that is wrong."
+  assert [str(each) for each in check_clocks(ahead)] == [
+    f"warning: clock: the one on a is 400 seconds ahead of {remedy}",
+    f"warning: clock: the one on b is 61 seconds behind {remedy}",
+  ]
+
+
+def test_temporary_files_need_room():
+  workers = [
+    process("a", scratch="Read-only file system"),
+    process("b", scratch_bytes=_GIB),
+    process("c", scratch_bytes=9 * _GIB),
+  ]
+  remedy = "make room there, or set TMPDIR in the environment of the workers."
+  assert [str(each) for each in check_scratch(workers, 2 * _GIB)] == [
+    f"problem: temporary files: the worker on a cannot write temporary files (Read-only file system): {remedy}",
+    f"problem: temporary files: the worker on b has no room for the trunk: 1.0 of 2.0 GiB: {remedy}",
+  ]
+
+
+@pytest.mark.parametrize(
+  ("driver", "workers", "said"),
+  [
+    ("AVX512_CORE_AMX", ["AVX512_CORE_AMX", "AVX512_CORE_AMX", ""], ""),
+    ("AVX2", ["AVX512_CORE_AMX"], ""),
+    (
+      "AVX2",
+      ["AVX512_CORE", "AVX2"],
+      "the workers differ (AVX2 on 1; AVX512_CORE on 0): start all with ONEDNN_MAX_CPU",
+    ),
+    ("AVX2", ["AVX512_CORE_BF16", "AVX512_CORE"], "the workers differ (AVX512_CORE on 1; AVX512_CORE_BF16 on 0): give"),
+    (
+      "AVX512_CORE_AMX",
+      ["AVX2"],
+      "this machine has bfloat16, and the workers have not: give the job --precision float32",
+    ),
+  ],
+)
+def test_other_processors_are_told(driver, workers, said):
+  found = check_processors(
+    process(instructions=driver), [process(str(n), instructions=it) for n, it in enumerate(workers)]
+  )
+  assert [each.sentence.startswith(f"processors: {said}") for each in found] == [True] * bool(said)

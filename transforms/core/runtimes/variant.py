@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,22 @@ FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 _NAMES = {TENSORFLOW: "TensorFlow", OPENVINO: "OpenVINO"}
 
 _CPU_INFO = Path("/proc/cpuinfo")
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+AVX512 = "AVX512_CORE"
+ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"
+WITH_BFLOAT16 = ("AVX512_CORE_AMX", "AVX512_CORE_FP16", "AVX512_CORE_BF16")
+_INSTRUCTIONS = {
+  "AVX512_CORE_AMX": "amx_bf16",
+  "AVX512_CORE_FP16": "avx512_fp16",
+  "AVX512_CORE_BF16": "avx512_bf16",
+  "AVX512_CORE_VNNI": "avx512_vnni",
+  AVX512: "avx512bw",
+  "AVX2_VNNI_2": "avx_ne_convert",
+  "AVX2_VNNI": "avx_vnni",
+  "AVX2": "avx2",
+  "AVX": "avx",
+  "SSE41": "sse4_1",
+}
+"""oneDNN's names, best first, and the flag of /proc/cpuinfo that stands for each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +134,30 @@ def digest_of_sample(hashes: list[str]) -> str:
 
 def has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
   """Whether the processor has bfloat16; without it, emulation is slow."""
-  return not _BFLOAT16_FLAGS.isdisjoint(_cpu_field("flags", cpu_info).split())
+  return instructions(cpu_info) in WITH_BFLOAT16
+
+
+def instructions(cpu_info: Path = _CPU_INFO) -> str:
+  """Returns the processor's best instruction set, by oneDNN's name.
+
+  It is what TensorFlow and OpenVINO compute with; `ONEDNN_MAX_CPU_ISA` limits it, for them and here.
+  """
+  flags = _cpu_field("flags", cpu_info).split()
+  limit = os.environ.get(ISA_LIMIT, "").upper()
+  allowed = list(_INSTRUCTIONS)[list(_INSTRUCTIONS).index(limit) if limit in _INSTRUCTIONS else 0 :]
+  return next((name for name in allowed if _INSTRUCTIONS[name] in flags), platform.machine())
+
+
+def kind_of(precision: str, found: str) -> str:
+  """Returns what decides the bits of a trunk's results: those of two kinds may differ.
+
+  Measured with both runtimes: float32 has the same bits from AVX2 to AVX-512, but that was emulated, so the two are
+  kept apart; what AVX-512 has for other precisions does not matter to it.
+
+  Args:
+    found: `instructions` of a machine.
+  """
+  return AVX512 if precision == FLOAT32 and found.startswith(AVX512) else found
 
 
 def processor_name() -> str:
