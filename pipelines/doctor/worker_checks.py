@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -131,7 +132,7 @@ def check_processors(driver: Process, workers: Sequence[Process]) -> list[Findin
   known = [worker for worker in workers if worker.instructions]
   remedy = "give the job --precision float32, or it may be refused"
   for precision, cure in ((FLOAT32, f"start all with {ISA_LIMIT}=AVX2, or use hosts of one kind"), (BFLOAT16, remedy)):
-    kinds = _by_hosts(known, lambda worker, precision=precision: [kind_of(precision, worker.instructions)])
+    kinds = _by_hosts(known, functools.partial(_kind, precision))
     if len(kinds) > 1:
       found = "; ".join(f"{kind} on {hosts}" for kind, hosts in kinds)
       return [warning("processors", f"the workers differ ({found})", cure)]
@@ -139,6 +140,10 @@ def check_processors(driver: Process, workers: Sequence[Process]) -> list[Findin
   if lacking and driver.instructions in WITH_BFLOAT16:
     return [warning("processors", "this machine has bfloat16, and the workers have not", remedy)]
   return []
+
+
+def _kind(precision: str, worker: Process) -> list[str]:
+  return [kind_of(precision, worker.instructions)]
 
 
 def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
