@@ -14,7 +14,7 @@ from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, FLOAT32, ISA
 
 _GIB = 1 << 30
 _CLOCK_SECS = 60
-"""A clock that differs by more is told: S3 refuses one that is a quarter of an hour off."""
+"""Clocks may differ by that much: S3 refuses one that is a quarter of an hour off."""
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:

@@ -94,7 +94,7 @@ def _version(name: str) -> str:
 def read_start(path: str) -> str:
   """Returns the first bytes of a file as hex digits, "" of a folder.
 
-  Objects are asked for by our own client, which gives up in seconds where Beam's would try for hours.
+  Our own client reads objects: it gives up in seconds where Beam's would try for hours.
   """
   if FileSystems.get_scheme(path) is None:
     if os.path.isdir(path):
