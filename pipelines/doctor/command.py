@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -70,17 +70,19 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
     return
   # Workers also write a report: Beam's local runner returns the metrics of only one of its processes.
   here = files.join(tempfile.gettempdir(), "output") if is_local(options) or is_embedded(options) else ""
+  paths: dict[str, str] = {}
   with contextlib.ExitStack() as stack:
     folder = ""
     try:
       folder = stack.enter_context(_folder_beside(request.output or here))
     except (OSError, InputError) as error:
       yield _unusable_here(f"--output {request.output}", "write next to it", error)
-    paths = {files.absolute(path): f"--input {path}" for path in request.input}
     starts = {}
-    for path, thing in paths.items():
+    for given in request.input:
+      thing, path = f"--input {given}", files.absolute(given)
       try:
         starts[path] = read_start(path)
+        paths[path] = thing
       except (OSError, InputError) as error:
         yield _unusable_here(thing, "read it", error)
     output = f"--output {request.output}" if request.output and folder else ""
@@ -90,21 +92,11 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
       ahead_secs = _write_driver_file(driver_file)
       if output:
         paths[driver_file], starts[driver_file] = output, read_start(driver_file)
-    secs = request.timeout_secs or (DATAFLOW_SECS if runners.is_dataflow(options) else SECS)
-    name = options.view_as(JobOptions).job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
-    flags = request.beam_options if is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
-    on_flink = _flink_job(options, name)
-
-    def is_slow() -> bool:
-      reported = bool(folder and files.match_in(folder, "*.json"))
-      return is_local(options) or reported or bool(on_flink and not on_flink.waits())
-
-    try:
-      result = run_probe(flags, starts, folder, secs, is_slow)
-    except (TimeoutError, RuntimeError) as error:
-      yield _describe_failure(error, options, secs, on_flink)
+    result = _probe(request, options, starts, folder)
+    if isinstance(result, Finding):
+      yield result
       return
-    yield describe_success(result, options, secs)
+    yield describe_success(result, options, _limit_secs(request, options))
     found = files.match_in(folder, "*.json") if folder else []
     written = {Process(**json.loads(files.read_bytes(each.path))): each.modified_secs for each in found}
   workers = sorted({Process(**json.loads(report)) for report in result.reports} | written.keys())
@@ -123,6 +115,28 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
   yield from check_memory(workers, trunk_bytes, request.trunk)
 
 
+def _limit_secs(request: DoctorRequest, options: PipelineOptions) -> int:
+  return request.timeout_secs or (DATAFLOW_SECS if runners.is_dataflow(options) else SECS)
+
+
+def _probe(
+  request: DoctorRequest, options: PipelineOptions, starts: Mapping[str, str], folder: str
+) -> ProbeResult | Finding:
+  """Runs the tiny job; returns a problem if it does not end."""
+  name = options.view_as(JobOptions).job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
+  flags = request.beam_options if is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
+  on_flink, secs = _flink_job(options, name), _limit_secs(request, options)
+
+  def is_slow() -> bool:
+    reported = bool(folder and files.match_in(folder, "*.json"))
+    return is_local(options) or reported or bool(on_flink and not on_flink.waits())
+
+  try:
+    return run_probe(flags, starts, folder, secs, is_slow)
+  except (TimeoutError, RuntimeError) as error:
+    return _describe_failure(error, options, secs, on_flink)
+
+
 def _unusable_here(thing: str, what: str, error: Exception) -> Finding:
   if isinstance(error, InputError):
     cause, _, remedy = str(error).removesuffix(".").rpartition(": ")
@@ -132,7 +146,7 @@ def _unusable_here(thing: str, what: str, error: Exception) -> Finding:
 
 
 def _trunk_bytes(handle: str) -> int | None:
-  """Returns the size of a trunk, which workers get by the output folder; None if unknown."""
+  """Returns the size of a trunk; None if unknown."""
   if handle == BUNDLED:
     return os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):
@@ -161,7 +175,7 @@ def _folder_beside(output: str) -> Iterator[str]:
 
 
 def _write_driver_file(path: str) -> float:
-  """Returns by how many seconds this machine's clock is ahead of the file system's."""
+  """Returns this machine's clock minus the file system's, in seconds."""
   now = time.time()
   files.write_bytes(path, os.urandom(16))
   written = files.stat(path)

@@ -115,7 +115,7 @@ def _end(job: subprocess.Popen[bytes]) -> None:
 
 
 class FlinkJob(NamedTuple):
-  """A job on a Flink cluster, by its name; `master` is as `--flink_master`."""
+  """A job on the Flink cluster of `--flink_master`, by its name."""
 
   master: str
   name: str
@@ -131,7 +131,10 @@ class FlinkJob(NamedTuple):
       return True
 
   def cancel(self) -> str:
-    """Cancels it; returns what became of it, or "" if it is not there. Flink's job server does not, when told to."""
+    """Cancels it; returns what became of it.
+
+    It is "" if the job is not there. Flink's job server does not cancel it when it is told to.
+    """
     told, deadline = "", time.monotonic() + _PATIENCE_SECS
     try:
       while (jobs := self._unended()) and time.monotonic() < deadline:
@@ -148,7 +151,7 @@ class FlinkJob(NamedTuple):
   def _url(self) -> str:
     return f"{self.master if '://' in self.master else f'http://{self.master}'}/jobs"
 
-  def _unended(self) -> list[dict[str, Any]]:
+  def _unended(self) -> list[Any]:
     with WITHOUT_PROXY.open(f"{self._url}/overview", timeout=_PATIENCE_SECS) as answer:
       jobs = json.load(answer)["jobs"]
     return [job for job in jobs if job["name"] == self.name and job["state"] not in _ENDED]

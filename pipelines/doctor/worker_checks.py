@@ -39,14 +39,14 @@ def _host(process: Process) -> tuple[str, str]:
 
 
 def _names_of(workers: Iterable[Process]) -> dict[tuple[str, str], str]:
-  """Returns the hosts' names; where several have the same, with what tells them apart."""
+  """Returns the hosts' names, made different where several have the same."""
   hosts = {_host(worker) for worker in workers}
   count = Counter(name for name, _ in hosts)
   return {(name, place): name if count[name] == 1 else f"{name} ({place})" for name, place in hosts}
 
 
 def _by_hosts(workers: Sequence[Process], value: Callable[[Process], Iterable[Any]]) -> list[tuple[Any, str]]:
-  """Returns each value that `value` yields of a worker, sorted, and the names of its hosts."""
+  """Returns the values that `value` yields, each with its hosts' names."""
   names, found = _names_of(workers), defaultdict(set)
   for worker in workers:
     for each in value(worker):
@@ -103,7 +103,7 @@ def check_paths(
 
 
 def _unusable(thing: str, what: str, reason: str, hosts: str, remedy: str, is_remote: bool) -> Finding:
-  """Of a bucket, the reason brings its own remedy, which is for the workers' hosts."""
+  """Returns a problem; the reason of a bucket brings its own remedy."""
   cause, _, own = reason.removesuffix(".").rpartition(": ")
   if is_remote and cause:
     return problem(thing, f"the worker on {hosts} cannot {what} ({cause})", f"where that worker is started, {own}")
@@ -147,7 +147,10 @@ def _kind(precision: str, worker: Process) -> list[str]:
 
 
 def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
-  """Compares the workers' clocks with this machine's; `ahead_secs` is by how much each is ahead."""
+  """Compares the workers' clocks with this machine's.
+
+  `ahead_secs` is by how much each is ahead.
+  """
   workers = [worker for worker, secs in ahead_secs.items() if abs(secs) > _CLOCK_SECS]
 
   def differs(worker: Process) -> list[str]:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -92,7 +93,7 @@ def _version(name: str) -> str:
 
 
 def read_start(path: str) -> str:
-  """Returns the first bytes of a file as hex digits, "" of a folder.
+  """Returns a file's first bytes as hex digits, "" of a folder.
 
   Our own client reads objects: it gives up in seconds where Beam's would try for hours.
   """
@@ -125,8 +126,8 @@ def _try_scratch() -> None:
     file.write(bytes(_TRIAL_BYTES))
 
 
-def _failures(trials: dict[str, Any]) -> dict[str, str]:
-  """Makes all calls at once; returns the names of those that failed, and why.
+def _failures(trials: Mapping[str, Callable[[], None]]) -> dict[str, str]:
+  """Makes all calls at once; returns why some failed, by their names.
 
   One that hangs, as on a server of files that does not answer, is left alone.
   """

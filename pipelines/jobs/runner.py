@@ -82,7 +82,7 @@ def run_pipeline(
 
 
 def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.runner.PipelineRunner | None:
-  """Returns the runner of a job on this machine; None: the options' own.
+  """Returns the runner of a job; None: the options' own.
 
   `processes`: see `run_pipeline`.
   """

@@ -149,7 +149,7 @@ def instructions(cpu_info: Path = _CPU_INFO) -> str:
 
 
 def kind_of(precision: str, found: str) -> str:
-  """Returns what decides the bits of a trunk's results: those of two kinds may differ.
+  """Returns what decides the bits of a trunk's results.
 
   Measured with both runtimes: float32 has the same bits from AVX2 to AVX-512, but that was emulated, so the two are
   kept apart; what AVX-512 has for other precisions does not matter to it.
