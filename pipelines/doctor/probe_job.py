@@ -133,7 +133,7 @@ class FlinkJob(NamedTuple):
   def cancel(self) -> str:
     """Cancels it; returns what became of it.
 
-    It is "" if the job is not there. Flink's job server does not cancel it when it is told to.
+    It is "" if the job is not there. Flink's own job server leaves it there.
     """
     told, deadline = "", time.monotonic() + _PATIENCE_SECS
     try:

@@ -5,6 +5,7 @@ and Python, of any version: pickled code would need the same versions. Our own m
 """
 
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import inspect
@@ -162,7 +163,7 @@ def report(read: dict[str, str], folder: str) -> str:
     if read_start(path) != read[path]:
       raise ValueError("another file is there")
 
-  failures = _failures({"": _try_scratch, **{path: lambda path=path: check(path) for path in read}})
+  failures = _failures({"": _try_scratch, **{path: functools.partial(check, path) for path in read}})
   process = dataclasses.replace(describe_process(), scratch=failures.pop("", ""), unread=failures)
   if not process.scratch:
     process = dataclasses.replace(process, scratch_bytes=shutil.disk_usage(tempfile.gettempdir()).free)
