@@ -236,7 +236,8 @@ class Evaluation:
   def sampled(self) -> Mapping[str, Sampled]:
     """Returns the checks of each path on a sample, see `ModelPath.check`."""
     sample = sample_images(*self.images, max_pixels=self.request.max_pixels) if self.trunks else []
-    checked = {name: path.check(sample, self.execution.threads.here) for name, path in self.paths.items()}
+    threads, data_set = self.execution.threads.here, self.images.source.path
+    checked = {name: path.check(sample, threads, data_set) for name, path in self.paths.items()}
     return {name: sampled for name, sampled in checked.items() if sampled}
 
   @property

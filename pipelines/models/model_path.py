@@ -49,10 +49,11 @@ class ModelPath:
       path = f"the exported model in {self._variant}"
     return ", ".join(filter(None, [path, self.trunk.serving.why]))
 
-  def check(self, sample: Sequence[Image], threads: int) -> Sampled | None:
+  def check(self, sample: Sequence[Image], threads: int, data_set: str) -> Sampled | None:
     """Compares it with the exported model; None if it is that.
 
-    Without a usable image, as with stored bottlenecks, generated ones are compared.
+    Without a usable image, as with stored bottlenecks, generated ones are compared. For `data_set`, see
+    `check_agreement`.
 
     Raises:
       InputError: they disagree beyond the bound of the precision.
@@ -63,8 +64,9 @@ class ModelPath:
     exported = functools.partial(load_float32, download(self.model.saved_model), threads)
     own = functools.partial(load_model, download(self.model.trunk), threads) if trunk.serving.is_prepared else exported
     contents = [self.model.fingerprint, trunk.fingerprint]
-    for images in filter(None, (sample, generated_images())):
-      if sampled := check_agreement(contents, own, exported, images, self.model.head):
+    precision = self._variant.precision
+    for images, of in ((sample, data_set), (generated_images(), "")):
+      if images and (sampled := check_agreement(contents, own, exported, images, self.model.head, of, precision)):
         self._require(sampled.agreement)
         return sampled
     return None

@@ -69,19 +69,33 @@ def check_agreement(
   load_float32: Callable[[], LoadedModel],
   sample: Sequence[Image],
   head: str = "",
+  data_set: str = "",
+  precision: str = "",
 ) -> Sampled | None:
   """Returns what `measure` does, from the cache if it knows.
+
+  It is about the arithmetic of a trunk on one machine, of which other images of a kind tell the same. So where it
+  chooses nothing, but may refuse, an earlier check of the same data set stands while half of the sample is as it was:
+  each night brings images, and to check them TensorFlow is loaded. A check that refused is made again.
 
   Args:
     contents: digests of the contents of all that decides the bottlenecks and predictions.
     head: path of the `head.npz` of a trained model, whose predictions are compared too.
+    data_set: path of the images, if an earlier check of them may stand; with `head` and the trunk's `precision`.
   """
-  decides = [list(contents), [image.sha256 for image in sample], PREPROCESSING_VERSION, versions()]
-  text = json.dumps(["check", *decides, processor_name()], sort_keys=True)
-  digest = hashlib.sha256(text.encode()).hexdigest()
-  if kept := cache.read_source(digest):
-    return Sampled(Agreement(**kept["agreement"]), kept["answers"])
+  images, others = [image.sha256 for image in sample], [PREPROCESSING_VERSION, versions(), processor_name()]
+  digests = [
+    hashlib.sha256(json.dumps(["check", list(contents), name, *others], sort_keys=True).encode()).hexdigest()
+    for name in (images, data_set)
+    if name
+  ]
+  for digest, least in zip(digests, (0, len(images) / 2), strict=False):
+    kept = cache.read_source(digest)
+    if kept and len(kept["answers"].keys() & set(images)) >= least:
+      return Sampled(Agreement(**kept["agreement"]), kept["answers"])
   sampled = measure(load, load_float32, sample, decode_head(files.read_bytes(head), head) if head else None)
   if sampled:
-    cache.write_source(digest, {"agreement": sampled.agreement.to_json(), "answers": sampled.answers})
+    refused = data_set and sampled.agreement.fault(precision)
+    for digest in digests[:1] if refused else digests:
+      cache.write_source(digest, {"agreement": sampled.agreement.to_json(), "answers": sampled.answers})
   return sampled

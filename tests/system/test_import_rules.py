@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from beam_retrain.pipelines.cli import COMMANDS, main
+from beam_retrain.transforms.sources.base import sample_hash
 from tests.helpers import ROOT
 
 _TENSORFLOW = {"tensorflow", "tensorflow_hub", "tensorflow_transform", "keras", "tf_keras", "tfx_bsl"}
@@ -126,13 +127,30 @@ def test_a_job_by_openvino_loads_no_tensorflow(bundled_digits, tmp_path):
     Image.open(path).save(jpg) if len(path.stem) == 3 else shutil.copy(path, jpg.with_suffix(".png"))
   flags = [f"--input={tmp_path / 'data'}", "--trunk=bundled", "--runtime=openvino", "--testing_percentage=30"]
   assert main(["bottlenecks", *flags, f"--output={tmp_path / 'first'}"]) == 0
+  assert not _loaded_by_command("bottlenecks", *flags, f"--output={tmp_path / 'second'}") & _TENSORFLOW
+
+
+def test_a_night_with_new_images_by_openvino_loads_no_tensorflow(bundled_digits, tmp_path):
+  """Though one of them is among those that are drawn to be checked."""
+  data = shutil.copytree(bundled_digits / "data", tmp_path / "data")
+  night = ["reevaluate", f"--model={bundled_digits / 'model'}", f"--input={data}", f"--history={tmp_path / 'nights'}"]
+  assert main([*night, "--date=2026-11-29"]) == 0
+  key = min((f"cow/new{number}.png" for number in range(10_000)), key=sample_hash)
+  pixels = ImageOps.invert(Image.open(next((data / "cow").iterdir())).convert("L"))
+  pixels.save(data / key)
+  assert not _loaded_by_command(*night, "--date=2026-11-30") & _TENSORFLOW
+  metrics = json.loads((tmp_path / "nights/2026-11-30/metrics.json").read_text())
+  assert metrics["bottlenecks"]["computed"] == 1
+
+
+def _loaded_by_command(*command: str) -> set[str]:
   job = "import sys; from beam_retrain.pipelines.cli import main; code = main(sys.argv[1:]);"
   job += " print('loaded', code, *sys.modules); raise SystemExit(code)"
-  command = [sys.executable, "-c", job, "bottlenecks", *flags, f"--output={tmp_path / 'second'}"]
-  ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+  started = [sys.executable, "-c", job, *command]
+  ended = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
   assert ended.returncode == 0, ended.stderr[-3_000:]
   (line,) = [line for line in ended.stdout.splitlines() if line.startswith("loaded ")]
-  assert not set(line.split()) & _TENSORFLOW
+  return set(line.split())
 
 
 def test_neither_core_nor_the_trainer_loads_beam():

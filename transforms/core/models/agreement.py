@@ -66,7 +66,10 @@ class Sampled(NamedTuple):
   answers: Mapping[str, Sequence[int]]
 
   def compare(self, labels: Sequence[str], predictions: Iterable[tuple[str, str]]) -> Agreement:
-    """Returns the agreement of predictions: (SHA-256 of an image, label)."""
+    """Returns the agreement of predictions: (SHA-256 of an image, label).
+
+    Images that are gone since the check do not count, unless all are.
+    """
     others, left = 0, dict(self.answers)
     for sha256, label in predictions:
       classes = left.pop(sha256, None)
@@ -74,7 +77,10 @@ class Sampled(NamedTuple):
         others += label not in [labels[index] for index in classes]
       if not left:
         break
-    return dataclasses.replace(self.agreement, same_answers=self.agreement.images - others)
+    images = self.agreement.images - len(left)
+    if len(left) == len(self.answers):
+      return self.agreement
+    return dataclasses.replace(self.agreement, images=images, same_answers=images - others)
 
 
 def measure(

@@ -54,15 +54,18 @@ def _freeze_at_exit() -> None:
 
 @contextlib.contextmanager
 def _without(package: str) -> Iterator[None]:
-  """Makes an optional package appear not to be installed."""
-  if package in sys.modules:
-    yield
-    return
+  """Makes an optional package appear not to be installed.
+
+  It may be in `sys.modules` without having been imported: a `.pth` file of Google's puts `google.cloud` there.
+  """
+  before = sys.modules.get(package)
   sys.modules[package] = None  # type: ignore[assignment]
   try:
     yield
   finally:
     del sys.modules[package]
+    if before:
+      sys.modules[package] = before
 
 
 def leave_out_of_beam() -> None:

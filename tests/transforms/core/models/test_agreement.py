@@ -38,7 +38,8 @@ def test_an_agreement_is_within_its_bound_or_says_what_is_beyond(agreement, prec
 def test_predictions_are_compared_with_the_answers_of_the_exported_model():
   sampled = Sampled(Agreement(3, 1.0, 3), {"a": [0], "b": [0, 1], "c": []})
   labels = ["ant", "bee"]
-  assert sampled.compare(labels, [("a", "ant"), ("b", "bee"), ("x", "bee")]).same_answers == 3
+  assert sampled.compare(labels, [("a", "ant"), ("b", "bee"), ("x", "bee")]) == Agreement(2, 1.0, 2)  # c is gone
+  assert sampled.compare(labels, [("x", "bee")]) == sampled.agreement
   assert sampled.compare(labels, [("a", "bee"), ("b", "bee"), ("c", "ant")]).same_answers == 1
 
 
