@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -70,7 +71,7 @@ from beam_retrain.transforms.core.run.output_folder import complete_folder, find
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.core.system.small_files import read_small
-from beam_retrain.transforms.evaluation.classifier import EvaluateClassifier, TrunkStore
+from beam_retrain.transforms.evaluation.classifier import SCORED_FOLDER, EvaluateClassifier, TrunkStore
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, SLICES_FILE, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
   CONFUSION_FILE,
@@ -388,13 +389,21 @@ class Evaluation:
     how = self.execution.describe() if self.trunks else ""
     return "; ".join(filter(None, [f"figures of {path}", str(agreement or ""), how]))
 
-  def complete(self, step: EvaluateClassifier) -> bool:
-    """Completes the folder unless too many inputs are bad; returns whether."""
+  def complete(self, step: EvaluateClassifier, keeps_scored: bool = False) -> bool:
+    """Completes the folder unless too many inputs are bad; returns whether.
+
+    With `keeps_scored`, the shards' predictions stay in a local store.
+    """
     if read_stats(step.output, files).bad_fraction > self.request.max_bad_fraction:
       for store in step.stores:
         files.sweep(files.join(store.fresh_folder, REPORTS_FOLDER))
       return False
     complete_folder(step.output, files)
+    if keeps_scored and files.is_local(step.output):
+      scored = files.join(step.stores[0].folder, SCORED_FOLDER)
+      files.delete([scored, files.join(step.parts_folder, FIGURES_FILE)])
+      os.rename(step.parts_folder, scored)
+      complete_folder(scored, files)
     files.delete([step.parts_folder, *(store.fresh_folder for store in step.stores)])
     return True
 

@@ -143,7 +143,7 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   files.write_text(files.join(folder, JUNIT_FILE), junit_xml(metrics))
   figures = prometheus_text(metrics, job.history)
   files.write_text(files.join(folder, PROMETHEUS_FILE), figures)
-  if evaluation.complete(step):
+  if evaluation.complete(step, keeps_scored=True):
     for compared in job.compared_with:
       check_unchanged(compared)
     folder = history.publish(folder, job.history, job.date)

@@ -117,11 +117,12 @@ class EmbedOnlyNew(beam.PTransform):
       # Shard
       | "HashShard" >> beam.ParDo(hash_shard, buckets, *checked).with_outputs(_TO_MATCH, _CARRIED, main="listed")
     )  # (shard's name, (planned Shard, Shard without places)); (bucket, Hashed or Stored); ShardReport
+    to_match = beam.pvalue.AsSingleton(hashed.listed | "CountToMatch" >> beam.combiners.Count.Globally())
     stored = (
       shards.pipeline
       | "CreateStores" >> beam.Create(list(enumerate(itertools.chain.from_iterable(map(record_files, self.stores)))))
       # (rank, path)
-      | "IndexStore" >> beam.FlatMap(_index_store, buckets)
+      | "IndexStore" >> beam.FlatMap(_index_store, buckets, to_match)
     )  # (bucket, Stored)
     matched = (
       (hashed[_TO_MATCH], stored)
@@ -162,8 +163,10 @@ class Place(NamedTuple):
   computed: bool  # whether the image is an owner that no store has
 
 
-def _index_store(ranked: tuple[int, str], buckets: int) -> Iterator[tuple[int, Stored]]:
+def _index_store(ranked: tuple[int, str], buckets: int, to_match: int = 1) -> Iterator[tuple[int, Stored]]:
   rank, path = ranked
+  if not to_match:  # all shards are carried
+    return
   for bucket, records in partition_by_hash(locate_sound(path), buckets).items():
     yield bucket, Stored(rank, path, records)
 

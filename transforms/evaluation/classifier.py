@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +16,8 @@ from beam_retrain.transforms.core.corrections import Correcting
 from beam_retrain.transforms.core.metrics import label_stats
 from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.records.schema import parse_shard_name
-from beam_retrain.transforms.core.records.shards import Shard, ShardReport
+from beam_retrain.transforms.core.records.shards import ORIENTED, Shard, ShardReport, some_oriented
+from beam_retrain.transforms.core.run import contents
 from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.evaluation.compare_nights import PARTS_FOLDER, CompareNights
 from beam_retrain.transforms.evaluation.evaluate import (
@@ -37,6 +40,8 @@ from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.records import RecordsFile
 
 FRESH_FOLDER = ".fresh"
+SCORED_FOLDER = ".scored"
+"""In a store: the shards' predictions, from which another evaluation copies those of equal bottlenecks."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +146,13 @@ class EvaluateClassifier(beam.PTransform):
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
     task = EvaluateShard(self._scorer, self._models, self._trained_on, self._corrections)
-    reports = to_score | "Work" >> WorkShards(task, output=self.parts_folder, request=self._request, checked=checked)
+    reports = to_score | "Work" >> WorkShards(
+      task,
+      output=self.parts_folder,
+      request=self._request,
+      checked=checked,
+      earlier=self._scored_earlier(),
+    )
     # ShardReport
     found, errors = {}, None
     if self._finds_errors:
@@ -196,6 +207,12 @@ class EvaluateClassifier(beam.PTransform):
       **before,
     )  # str
 
+  def _scored_earlier(self) -> list[str]:
+    """Returns folders of predictions that are as they were written."""
+    reused = self.stores[0].reuse if self.stores else ()
+    folders = [files.join(store, SCORED_FOLDER) for store in reused if files.is_local(store)]
+    return [folder for folder in folders if not any(contents.find_faults(folder, files))]
+
   def _embed(self, shards: beam.PCollection, checked: beam.PCollection) -> beam.PCollection:
     """Fills the stores; returns PCollection[Shard] of one record file per store."""
     written = {}
@@ -217,17 +234,23 @@ class EvaluateClassifier(beam.PTransform):
       # 1.0: the evaluation itself limits the fraction of bad images.
       _ = ledger | f"MarkStore{name}" >> beam.Map(mark_completed, claim_of(store.folder), 1.0)
       written[number] = reports | f"RecordsOfShard{name}" >> beam.Map(_records_of, store.records_folder)
-      # (shard's file name, RecordsFile)
-    return written | "JoinStores" >> beam.CoGroupByKey() | "ShardOfRecords" >> beam.MapTuple(_shard_of)  # Shard
+      # (shard's file name, (RecordsFile, text))
+    joined = written | "JoinStores" >> beam.CoGroupByKey()
+    return joined | "ShardOfRecords" >> beam.Map(_shard_of, self._request)  # Shard
 
 
-def _records_of(report: ShardReport, folder: str) -> tuple[str, RecordsFile]:
+def _records_of(report: ShardReport, folder: str) -> tuple[str, tuple[RecordsFile, str]]:
+  """Returns name -> (a shard's records, all of their report that decides its scores)."""
   stat = files.stat(files.join(folder, report.file))
   assert stat is not None, f"{report.file} is missing"
-  return report.file, RecordsFile(*stat)
+  oriented = some_oriented(report.extra.get(ORIENTED, 0))
+  return report.file, (RecordsFile(*stat), dataclasses.replace(report, digest="", extra=oriented).to_json())
 
 
-def _shard_of(name: str, records: Mapping[int, Sequence[RecordsFile]]) -> Shard:
+def _shard_of(joined: tuple[str, Mapping[int, Sequence[tuple[RecordsFile, str]]]], request: str) -> Shard:
+  """Returns a shard of records, whose contents identify it, wherever they are."""
+  name, records = joined
   parsed = parse_shard_name(name)
   assert parsed is not None, f"{name} is no shard name"
-  return Shard(*parsed, inputs=tuple(file for number in sorted(records) for file in records[number]))
+  inputs, reports = zip(*(each for number in sorted(records) for each in records[number]), strict=True)
+  return Shard(*parsed, inputs, same_as=hashlib.sha256(json.dumps([request, *reports]).encode()).hexdigest())
