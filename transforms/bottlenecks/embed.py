@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
@@ -29,6 +27,7 @@ from beam_retrain.transforms.core.records.schema import (
 )
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, Input, Shard, StoredBottleneck, some_oriented
 from beam_retrain.transforms.core.records.tfrecord import DamagedError, frame, read_record_at
+from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, TRUNK_IMAGES, count_here
 from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file, report_path
@@ -37,31 +36,23 @@ from beam_retrain.transforms.sources.image_files import ImageFile
 ASSEMBLED = "assembled"
 """Key in the report of an assembled shard."""
 
-INODES = "inodes"
-"""Key in a report: `digest_inodes` of the image files that were read."""
+IDENTITY = "identity"
+"""Key in a report: `identify` of the shard that was read."""
 
 _DIGESTS = "sha256"  # in a fresh shard's report: key of a quarantined image -> its SHA-256
 _DISAPPEARED = Fault(Reason.UNREADABLE, "it changed or disappeared while the job ran: run the command again")
 
 
-def digest_inodes(shard: Shard, before: float = math.inf) -> str:
-  """Returns a digest of the inodes of a shard's local image files.
+def identify(shard: Shard) -> str:
+  """Returns a digest of the identities of a shard's local image files.
 
-  It is empty if one is not such a file, or changed, contents or status, at the time `before` or later. A folder's new
-  name is no change of the files in it, but gives their paths other inodes.
+  It is empty if one is not such a file. Call it before the files are read.
   """
-  inodes = []
-  for entry in shard.inputs:
-    if not isinstance(entry, ImageFile) or not files.is_local(entry.path):
-      return ""
-    try:
-      status = os.stat(entry.path)
-    except OSError:
-      return ""
-    if status.st_ctime >= before:
-      return ""
-    inodes.append(status.st_ino)
-  return hashlib.sha256(repr(inodes).encode()).hexdigest()
+  identities = [
+    local_files.identity(entry.path) if isinstance(entry, ImageFile) and files.is_local(entry.path) else ""
+    for entry in shard.inputs
+  ]
+  return hashlib.sha256(repr(identities).encode()).hexdigest() if all(identities) else ""
 
 
 class EmbedShard(ShardTask):
@@ -80,7 +71,7 @@ class EmbedShard(ShardTask):
 
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._computed = self._oriented = 0
-    self._inodes = digest_inodes(shard)  # before they are read
+    self._identity = identify(shard)
     for item in self._handler.infer(self._read(shard), self._load):
       match item:
         case Quarantined():
@@ -98,7 +89,7 @@ class EmbedShard(ShardTask):
 
   def extra(self) -> Mapping[str, int | str | Mapping[str, int | str]]:
     counts = {"computed": self._computed, "reused": 0}
-    return {BOTTLENECKS: counts, INODES: self._inodes, **some_oriented(self._oriented)}
+    return {BOTTLENECKS: counts, IDENTITY: self._identity, **some_oriented(self._oriented)}
 
   def _read(self, shard: Shard) -> Iterator[Image | Quarantined]:
     return shard.read_images(self._class_indices)
@@ -173,7 +164,7 @@ class AssembleShard(ShardTask):
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {"computed": 0, "reused": 0}
     self._oriented = 0
-    self._inodes = shard.inodes
+    self._identity = shard.identity
     images = [self._look_up(entry) for entry in shard.inputs]
     records = _fetch(images)
     for position, image in enumerate(images):
@@ -188,7 +179,7 @@ class AssembleShard(ShardTask):
     self._reused.inc(self._counts["reused"])
 
   def extra(self) -> Mapping[str, int | str | Mapping[str, int]]:
-    return {BOTTLENECKS: self._counts, ASSEMBLED: True, INODES: self._inodes, **some_oriented(self._oriented)}
+    return {BOTTLENECKS: self._counts, ASSEMBLED: True, IDENTITY: self._identity, **some_oriented(self._oriented)}
 
   def _look_up(self, entry: Input) -> StoredBottleneck | Quarantined:
     """Finds the record of an image that no store had."""

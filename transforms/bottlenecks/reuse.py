@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
-from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, INODES, AssembleShard, EmbedFresh, digest_inodes
+from beam_retrain.transforms.bottlenecks.embed import ASSEMBLED, IDENTITY, AssembleShard, EmbedFresh, identify
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import locate_sound, record_files
 from beam_retrain.transforms.core.images.exif import is_oriented
 from beam_retrain.transforms.core.records.quarantine import Quarantined
-from beam_retrain.transforms.core.records.schema import INFO_FILE, RECORDS_FOLDER, shard_name
+from beam_retrain.transforms.core.records.schema import RECORDS_FOLDER, shard_name
 from beam_retrain.transforms.core.records.shards import (
   BOTTLENECKS,
   IMAGES_PER_SHARD,
@@ -190,7 +190,7 @@ class _HashShard(beam.DoFn):
     bad = {entry.key: entry for entry in finished.quarantined} if finished else {}
     images: list[StoredBottleneck | Quarantined] = []
     hashed: list[tuple[bytes, int]] = []
-    inodes, listed = digest_inodes(shard), shard.begun()
+    identity, listed = identify(shard), shard.begun()
     for position, image in enumerate(listed.read_images(self.labels)):
       if isinstance(image, Quarantined):
         images.append(image.in_split(shard.split))
@@ -201,7 +201,7 @@ class _HashShard(beam.DoFn):
         hashed.append((bytes.fromhex(sha256), position))
         about = (image.key, image.label, len(image.encoded), sha256)
         images.append(StoredBottleneck(*about, "", None, False, is_oriented(image.encoded)))
-    yield shard.name(), (shard, listed._replace(inputs=tuple(images), same_as=digest, inodes=inodes))
+    yield shard.name(), (shard, listed._replace(inputs=tuple(images), same_as=digest, identity=identity))
     for bucket, members in partition_by_hash(hashed, buckets).items():
       yield beam.pvalue.TaggedOutput(_TO_MATCH, (bucket, Hashed(shard.name(), members)))
     if finished:
@@ -209,16 +209,12 @@ class _HashShard(beam.DoFn):
         yield beam.pvalue.TaggedOutput(_TO_MATCH, entry)
 
   def _carry(self, shard: Shard, digest: str) -> ShardReport | None:
-    """Copies the shard from a store that has it; returns its report.
-
-    Size and time of modification, which can be set, are in the shard's digest; the time of the last change cannot.
-    """
-    for store in self.stores:
-      begun, records = files.stat(files.join(store, INFO_FILE)), files.join(store, RECORDS_FOLDER)
-      if not begun or not (inodes := digest_inodes(shard, begun.modified_secs)):
-        continue
-      if (stored := read_report(records, shard.name(), digest)) and stored.extra.get(INODES) == inodes:
-        extra = {BOTTLENECKS: {"computed": 0, "reused": stored.outputs}, ASSEMBLED: True, INODES: inodes}
+    """Copies the shard from a store that has it; returns its report."""
+    identity = identify(shard)
+    for store in self.stores if identity else ():
+      records = files.join(store, RECORDS_FOLDER)
+      if (stored := read_report(records, shard.name(), digest)) and stored.extra.get(IDENTITY) == identity:
+        extra = {BOTTLENECKS: {"computed": 0, "reused": stored.outputs}, ASSEMBLED: True, IDENTITY: identity}
         report = dataclasses.replace(stored, extra={**extra, **some_oriented(stored.extra.get(ORIENTED, 0))})
         self.claim.check(files.read_bytes)
         copy_shard(records, self.claim.folder, report)

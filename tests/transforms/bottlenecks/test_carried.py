@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 
-from beam_retrain.transforms.core.records.schema import INFO_FILE
 from tests.transforms.bottlenecks.reuse_suite import (
   NO_TRUNK,
   check_same,
@@ -22,14 +21,10 @@ __all__ = ["handler"]  # a fixture
 
 def test_untouched_images_are_not_read_and_an_edit_behind_the_clock_is_seen(handler, tmp_path):
   tree, store = write(tmp_path / "tree", yesterday()), tmp_path / "store"
-  time.sleep(0.02)  # a file system's clock has steps of some milliseconds
-  store.mkdir()
-  (store / INFO_FILE).touch()
   embed(plan(tree), handler, store)
   assert "bottlenecks_reused" not in embed(plan(tree), NO_TRUNK, tmp_path / "carried", [store])
-  (store / INFO_FILE).rename(tmp_path / "info")
   check_same(tmp_path / "carried", store, computed=0)
-  (tmp_path / "info").rename(store / INFO_FILE)
+  time.sleep(0.02)  # a file system's clock has steps of some milliseconds
 
   # As large as before and as old, by its time of modification.
   edited = tree / "ant" / "9"
@@ -50,12 +45,9 @@ def test_class_folders_that_swapped_their_names_are_read(handler, tmp_path):
   tree, store = write(tmp_path / "tree", images), tmp_path / "store"
   for path in tree.rglob("?/?"):
     os.utime(path, (1e9, 1e9))
-  time.sleep(0.02)
-  write(store, {INFO_FILE: b""})
   embed(plan(tree), handler, store, labels="ab")
   for name, now in (("a", "c"), ("b", "a"), ("c", "b")):
     (tree / name).rename(tree / now)
   embed(plan(tree), NO_TRUNK, tmp_path / "swapped", [store], labels="ab")
-  (store / INFO_FILE).unlink()
   embed(plan(tree), handler, tmp_path / "cold", labels="ab")
   check_same(tmp_path / "swapped", tmp_path / "cold", computed=0)

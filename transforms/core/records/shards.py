@@ -108,8 +108,8 @@ class Shard(NamedTuple):
   """The unit of work: its `inputs`, in order, become one file.
 
   `same_as`, if not empty, is the digest of a shard with other inputs but the same output bytes, for example when
-  bottlenecks come from a store here. It then identifies this shard. `corrections` are of its images' labels, `inodes` a
-  digest of its image files' inodes where the inputs are not these files.
+  bottlenecks come from a store here. It then identifies this shard. `corrections` are of its images' labels,
+  `identity` is of its image files where the inputs are not these files.
   """
 
   split: str
@@ -118,7 +118,7 @@ class Shard(NamedTuple):
   inputs: tuple[Input, ...]
   same_as: str = ""
   corrections: Correcting | None = None
-  inodes: str = ""
+  identity: str = ""
 
   def __reduce__(self) -> Any:
     # A single range is not compressed: its pixels, if they are in it, would hardly shrink.
