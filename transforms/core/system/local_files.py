@@ -98,9 +98,9 @@ def sizes(paths: Sequence[str]) -> list[int | None]:
 def identity(path: str) -> str:
   """Returns what differs once a file was changed or replaced; "" without one.
 
-  Size and time of modification can be the same again, that of the last change of its status cannot; nor can the inode,
-  by which folders that swapped their names are told: no time of a file in them changes. A copy has another one, though
-  its bytes are the same.
+  Size and time of modification can be set back, the time of the last change of status cannot. The inode is another one
+  where folders swapped their names, which changes no time of a file in them. A copy has another one, too, though its
+  bytes are the same.
   """
   try:
     status = os.stat(path)
