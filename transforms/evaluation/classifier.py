@@ -146,13 +146,10 @@ class EvaluateClassifier(beam.PTransform):
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
     task = EvaluateShard(self._scorer, self._models, self._trained_on, self._corrections)
-    reports = to_score | "Work" >> WorkShards(
-      task,
-      output=self.parts_folder,
-      request=self._request,
-      checked=checked,
-      earlier=self._scored_earlier(),
+    work = WorkShards(
+      task, output=self.parts_folder, request=self._request, checked=checked, earlier=self._scored_earlier()
     )
+    reports = to_score | "Work" >> work
     # ShardReport
     found, errors = {}, None
     if self._finds_errors:
@@ -240,7 +237,7 @@ class EvaluateClassifier(beam.PTransform):
 
 
 def _records_of(report: ShardReport, folder: str) -> tuple[str, tuple[RecordsFile, str]]:
-  """Returns name -> (a shard's records, all of their report that decides its scores)."""
+  """Returns a shard's name, its records, and what of their report decides the scores."""
   stat = files.stat(files.join(folder, report.file))
   assert stat is not None, f"{report.file} is missing"
   oriented = some_oriented(report.extra.get(ORIENTED, 0))

@@ -96,7 +96,7 @@ def sizes(paths: Sequence[str]) -> list[int | None]:
 
 
 def identity(path: str) -> str:
-  """Returns what differs once a file was changed or replaced; "" without one.
+  """Returns what a change of a file changes; "" without one.
 
   Size and time of modification can be set back, the time of the last change of status cannot. The inode is another one
   where folders swapped their names, which changes no time of a file in them. A copy has another one, too, though its
