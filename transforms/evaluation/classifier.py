@@ -146,9 +146,7 @@ class EvaluateClassifier(beam.PTransform):
     to_score = self._embed(shards, checked) if self.stores else shards
     # Shard
     task = EvaluateShard(self._scorer, self._models, self._trained_on, self._corrections)
-    work = WorkShards(
-      task, output=self.parts_folder, request=self._request, checked=checked, earlier=self._scored_earlier()
-    )
+    work = WorkShards(task, output=self.parts_folder, request=self._request, checked=checked, earlier=self._earlier())
     reports = to_score | "Work" >> work
     # ShardReport
     found, errors = {}, None
@@ -204,7 +202,7 @@ class EvaluateClassifier(beam.PTransform):
       **before,
     )  # str
 
-  def _scored_earlier(self) -> list[str]:
+  def _earlier(self) -> list[str]:
     """Returns folders of predictions that are as they were written."""
     reused = self.stores[0].reuse if self.stores else ()
     folders = [files.join(store, SCORED_FOLDER) for store in reused if files.is_local(store)]
@@ -237,7 +235,7 @@ class EvaluateClassifier(beam.PTransform):
 
 
 def _records_of(report: ShardReport, folder: str) -> tuple[str, tuple[RecordsFile, str]]:
-  """Returns a shard's name, its records, and what of their report decides the scores."""
+  """Returns a shard's name and (its records, what decides their scores)."""
   stat = files.stat(files.join(folder, report.file))
   assert stat is not None, f"{report.file} is missing"
   oriented = some_oriented(report.extra.get(ORIENTED, 0))
