@@ -88,7 +88,8 @@ def is_by_default(options: PipelineOptions) -> bool:
 
 def runner_name(options: PipelineOptions) -> str:
   """Returns the runner's name as given, without its module."""
-  return str(options.view_as(JobOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
+  # The smallest view that has it: Beam makes a parser of all flags of a view each time.
+  return str(options.view_as(pipeline_options.StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
 
 
 def runner_of(options: PipelineOptions) -> str:
