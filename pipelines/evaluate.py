@@ -7,7 +7,9 @@ import sys
 from typing import NamedTuple
 
 from beam_retrain.pipelines.engines.dataflow import describe_built_job, validate_single_job
-from beam_retrain.pipelines.evaluation import FILES, Evaluation, find_images, holds_bottlenecks, open_bottlenecks
+from beam_retrain.pipelines.evaluation.images import find_images, holds_bottlenecks, open_bottlenecks
+from beam_retrain.pipelines.evaluation.planned import FILES, Evaluation
+from beam_retrain.pipelines.evaluation.results import judged
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.trained import Model
@@ -120,11 +122,11 @@ def report(job: Job, step: EvaluateClassifier) -> int:
     return ExitCode.DONE
   is_stored = not evaluation.trunks
   title = f"Evaluation of {files.shown(evaluation.request.input)}"
-  metrics, trunks = evaluation.judge(step, job.info, title, stored_bottlenecks=is_stored)
+  results = judged(evaluation, step, job.info, title, stored_bottlenecks=is_stored)
   evaluation.complete(step)
-  evaluation.print_results(metrics, trunks, "; from stored bottlenecks" if is_stored else "")
-  code = evaluation.exit_code(metrics, output)
-  evaluation.say_leaks(metrics, output)
+  results.print("; from stored bottlenecks" if is_stored else "")
+  code = results.exit_code(output)
+  results.say_leaks(output)
   say_ends(output, evaluation.request.model, evaluation.request.input)
   return code
 

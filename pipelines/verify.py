@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.evaluation import Images, choose_images
+from beam_retrain.pipelines.evaluation.images import Images, choose_images
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk
 from beam_retrain.pipelines.requests.verify import VerifyRequest

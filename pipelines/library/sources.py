@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from beam_retrain.pipelines.evaluate import EvaluateRequest
-from beam_retrain.pipelines.evaluation import choose_images, find_images, holds_bottlenecks, open_bottlenecks
+from beam_retrain.pipelines.evaluation.images import choose_images, find_images, holds_bottlenecks, open_bottlenecks
 from beam_retrain.pipelines.library.evaluation import ScoredImage, score_images
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.transforms.core.errors import InputError

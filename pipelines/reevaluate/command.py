@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from beam_retrain.pipelines.evaluation import REPORT_FILE, Evaluation, find_images
-from beam_retrain.pipelines.jobs.runner import run_command
+from beam_retrain.pipelines.evaluation.images import find_images
+from beam_retrain.pipelines.evaluation.planned import REPORT_FILE, Evaluation
+from beam_retrain.pipelines.evaluation.results import judged
 from beam_retrain.pipelines.models.trained import Model, check_same_labels
 from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.reevaluate import history
@@ -139,9 +139,9 @@ def report(job: Job, step: EvaluateClassifier) -> int:
   counted = [counts for store in step.stores if (counts := read_stats(store.folder, files).bottlenecks)]
   counts = BottleneckCounts(sum(count.computed for count in counted), sum(count.reused for count in counted))
   trend = history.trend(job.nights, job.date)
-  metrics, trunks = evaluation.judge(step, job.info, f"Night of {job.date}", trend, night=job.date, bottlenecks=counts)
-  files.write_text(files.join(folder, JUNIT_FILE), junit_xml(metrics))
-  figures = prometheus_text(metrics, job.history)
+  results = judged(evaluation, step, job.info, f"Night of {job.date}", trend, night=job.date, bottlenecks=counts)
+  files.write_text(files.join(folder, JUNIT_FILE), junit_xml(results.metrics))
+  figures = prometheus_text(results.metrics, job.history)
   files.write_text(files.join(folder, PROMETHEUS_FILE), figures)
   if evaluation.complete(step, keeps_scored=True):
     for compared in job.compared_with:
@@ -151,12 +151,8 @@ def report(job: Job, step: EvaluateClassifier) -> int:
     if job.date == history.dates(job.history)[-1]:
       files.write_text(files.join(job.history, PROMETHEUS_FILE), figures)
   about = f": {counts.reused:,} bottlenecks reused, {counts.computed:,} computed"
-  evaluation.print_results(metrics, trunks, about, [changes_table(metrics)])
+  results.print(about, [changes_table(results.metrics)])
   say(f"everything is in {files.shown(folder)}: {', '.join(_FILES)}")
-  evaluation.say_leaks(metrics, folder)
+  results.say_leaks(folder)
   say_next(report=files.shown(files.join(folder, REPORT_FILE)))
-  return evaluation.exit_code(metrics, folder)
-
-
-if __name__ == "__main__":
-  sys.exit(run_command(run, sys.argv[1:]))
+  return results.exit_code(folder)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from beam_retrain.pipelines.evaluation import REPORT_FILE
+from beam_retrain.pipelines.evaluation.planned import REPORT_FILE
 from beam_retrain.pipelines.reevaluate.history import STAGE, DamagedError, dates, read_night
 from beam_retrain.pipelines.serve.images import Images, InputImages
 from beam_retrain.reporting.gates import verdict_in_words
