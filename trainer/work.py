@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 from beam_retrain.trainer.export import output_files, tflite
 from beam_retrain.trainer.export.exporter import Exporter
 from beam_retrain.trainer.export.output_files import TrainMetrics
-from beam_retrain.trainer.export.trunk_check import check_exportable
 from beam_retrain.trainer.fit import training
 from beam_retrain.trainer.fit.callbacks import EpochLine, TrainingCallback
 from beam_retrain.trainer.fit.data import Bottlenecks, load_bottlenecks, load_transform
 from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.trainer.fit.tensorboard import Summaries
+from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.models.agreement import Agreement, generated_images, measure
+from beam_retrain.transforms.core.models.inference import load_float32, load_model
+from beam_retrain.transforms.core.models.saved_model import check_trunk
 from beam_retrain.transforms.core.printing import detail, say
 from beam_retrain.transforms.core.records.schema import METRICS_FILE, TESTING, TRAINING, TRUNK_FOLDER, VALIDATION
 from beam_retrain.transforms.core.records.trained_on import TRAINED_ON_FILE
 from beam_retrain.transforms.core.run.output_folder import claim_folder, complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
+from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER, REWRITE, check_prepared
 from beam_retrain.transforms.core.system import local_files
 
 if TYPE_CHECKING:
@@ -34,7 +39,7 @@ def train_and_export(job: Job) -> TrainMetrics:
   """
   trunk, options = job.info.trunk, job.tflite
   trunk_folder = os.path.join(job.bottlenecks, TRUNK_FOLDER)
-  check_exportable(trunk_folder, job.info)
+  _check_exportable(trunk_folder, job.info)
   transform = load_transform(os.path.join(job.bottlenecks, "transform"), job.labels, trunk.dimensions)
   data = load_bottlenecks(
     job.bottlenecks,
@@ -81,6 +86,31 @@ def train_and_export(job: Job) -> TrainMetrics:
   local_files.write_text(os.path.join(job.output, METRICS_FILE), metrics.to_json())
   complete_folder(job.output)
   return metrics
+
+
+def _check_exportable(folder: str, info: RunInfo) -> None:
+  """Checks the trunk of bottlenecks, whose `info.json` is given.
+
+  A SavedModel without a digest, of versions before 0.5, is run beside the prepared trunk on generated images.
+
+  Raises:
+    InputError: it is not the trunk that computed them, or differs too much from it.
+  """
+  precision = info.trunk.variant.precision
+  sample = info.execution.get("sample")
+  if sample and (fault := Agreement(**sample).fault(precision)):
+    raise InputError(f"the bottlenecks cannot stand for their trunk: {fault}: make them with --precision float32.")
+  is_checked = check_trunk(folder, info.trunk)
+  if is_prepared := os.path.isdir(os.path.join(folder, PREPARED_FOLDER)):
+    check_prepared(os.path.join(folder, PREPARED_FOLDER), info.trunk)
+  if is_checked:
+    return
+  if not is_prepared or info.trunk.variant.unsupported_reason():
+    say(f"{folder} was written by an earlier version, so its SavedModel cannot be checked", file=sys.stderr)
+    return
+  measured = measure(partial(load_model, folder), partial(load_float32, folder), generated_images(), None)
+  if measured and (fault := measured.agreement.fault(precision)):
+    raise InputError(f"the SavedModel in {folder} is not the trunk that made the bottlenecks: {fault}: {REWRITE}.")
 
 
 def _print_data(job: Job, data: Bottlenecks) -> None:

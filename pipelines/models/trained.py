@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.errors import DamagedInputError, InputError, flag
+from beam_retrain.transforms.core.errors import DamagedInputError, InputError, flag, listed
 from beam_retrain.transforms.core.metrics.training_log import TrainingLog
 from beam_retrain.transforms.core.models.choose_variant import choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE
@@ -152,7 +152,7 @@ def check_labels(source: Source, model: Model) -> None:
   if unknown:
     naming = f", name them with {flag('class_names')}" if isinstance(source, IdxSource) else ""
     raise source.find_wrapped() or InputError(
-      f"labels differ: {source.path} has {_listed(unknown)}, the model in {model.path} knows {_listed(model.labels)}:"
+      f"labels differ: {source.path} has {listed(unknown)}, the model in {model.path} knows {listed(model.labels)}:"
       f" remove or rename the unknown labels{naming}, or train on them."
     )
 
@@ -161,14 +161,9 @@ def check_same_labels(model: Model, candidate: Model) -> None:
   """Checks that two models know the same labels, in any order."""
   if only := sorted(set(model.labels) ^ set(candidate.labels)):
     raise InputError(
-      f"labels differ: only one of the models in {model.path} and {candidate.path} knows {_listed(only)}: give a"
+      f"labels differ: only one of the models in {model.path} and {candidate.path} knows {listed(only)}: give a"
       " candidate that was trained on the same labels."
     )
-
-
-def _listed(labels: Sequence[str]) -> str:
-  more = f" and {len(labels) - 10} more" if len(labels) > 10 else ""
-  return ", ".join(map(repr, labels[:10])) + more
 
 
 def choose_splits(

@@ -17,7 +17,7 @@ from beam_retrain.pipelines.reevaluate.history import (
   read_metrics,
   read_night,
 )
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, listed
 from beam_retrain.transforms.core.metrics.comparison import BASELINE, REFERENCE
 from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
@@ -178,12 +178,7 @@ def _with_labels(baseline: Baseline, labels: Sequence[str], kind: str) -> Baseli
     f"only the {kind} has": [label for label in baseline.labels if label not in labels],
     "only the model has": [label for label in labels if label not in baseline.labels],
   }
-  differences = "; ".join(
-    f"{side} {', '.join(map(repr, extra[:_MAX_LISTED]))}"
-    + (f" and {len(extra) - _MAX_LISTED} more" if len(extra) > _MAX_LISTED else "")
-    for side, extra in sides.items()
-    if extra
-  )
+  differences = "; ".join(f"{side} {listed(extra)}" for side, extra in sides.items() if extra)
   start_over = f"--baseline {NO_BASELINE} to start over" if kind == BASELINE else "leave it out"
   raise InputError(
     f"the {kind} {baseline.name} has other labels than the model ({differences}): give another --{kind}, or"

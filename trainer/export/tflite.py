@@ -24,7 +24,7 @@ from beam_retrain.trainer.export.output_files import Int8File, LiteFile
 from beam_retrain.trainer.export.tflite_options import TfliteOptions, labels_file
 from beam_retrain.trainer.fit.data import shard_files
 from beam_retrain.transforms.core.errors import InputError
-from beam_retrain.transforms.core.images.decode import preprocess
+from beam_retrain.transforms.core.images.decode import decoder, preprocess
 from beam_retrain.transforms.core.models.head import Head
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel, quiet_interpreter
@@ -144,9 +144,7 @@ def _write(path: str, data: bytes, labels: bytes, output: str) -> LiteFile:
 def _accuracy(model: LiteModel, records: Sequence[Bottleneck], folder: str, bottlenecks: str) -> float:
   right = 0
   classes = {record.key: record.class_index for record in records}
-  decode = tf.function(
-    lambda encoded: preprocess(encoded, model.input_px), input_signature=[tf.TensorSpec([None], tf.string)]
-  )
+  decode = decoder(model.input_px)
   with ProgressLine("int8 accuracy", total=len(records)) as progress:
     for batch in batched(_find(folder, records, bottlenecks), _BATCH_SIZE):
       images = decode(tf.constant([encoded for _, encoded in batch])).numpy()

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.trainer.fit.vectors import Vectors, make_vectors
-from beam_retrain.transforms.core.errors import InputError, first_line
+from beam_retrain.transforms.core.errors import InputError, first_line, listed
 from beam_retrain.transforms.core.images.augment import DISTORTED, key_of_original
 from beam_retrain.transforms.core.models.subgraph import extract_subgraph
 from beam_retrain.transforms.core.records.schema import (
@@ -212,7 +212,7 @@ def _validate_classes(data: Bottlenecks, percentages: SplitPercentages) -> None:
   for split, remedy in remedies.items():
     empty = np.flatnonzero(data.counts(split) == 0)
     if len(empty):
-      names = ", ".join(repr(data.labels[index]) for index in empty[:5]) + (", ..." if len(empty) > 5 else "")
+      names = listed([data.labels[index] for index in empty.tolist()], 5)
       raise InputError(f"no {split} image for {len(empty)} of {len(data.labels)} labels ({names}): {remedy}.")
 
 

@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from beam_retrain.trainer.fit.callbacks import EvalResult, TrainingCallback, best_round
 from beam_retrain.trainer.fit.checkpoint import TrainingState
@@ -24,6 +23,7 @@ from beam_retrain.trainer.fit.objective import Objective
 from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import VALIDATION
+from beam_retrain.transforms.core.system.machine import one_blas_thread
 from beam_retrain.transforms.core.system.prefetch import prefetch
 
 _ROWS_PER_EVALUATION = 4096
@@ -49,7 +49,7 @@ def train(
   those of all rounds. Raises InputError if the loss is no longer finite.
   """
   state = TrainingState(data, seed)
-  with _one_blas_thread():
+  with one_blas_thread():
     if isinstance(schedule, FullBatch):
       _descend_whole(state, data, schedule, checkpoint, callbacks)
     else:
@@ -143,16 +143,11 @@ def _diverged(schedule: Schedule | FullBatch) -> InputError:
   return InputError(f"training diverged: use a --learning_rate below {schedule.learning_rate:g}.")
 
 
-def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
-  """Makes the weights independent of the number of cores."""
-  return threadpool_limits(limits=1, user_api="blas")
-
-
 def evaluate(head: LinearHead, data: Bottlenecks, split: str) -> Score:
   """Scores the head on a split; an empty one gives NaN."""
   rows = data.rows[split]
   parts = [rows[start : start + _ROWS_PER_EVALUATION] for start in range(0, len(rows), _ROWS_PER_EVALUATION)]
-  with _one_blas_thread():
+  with one_blas_thread():
     return total(head.score(data.vectors[part], data.classes[part]) for part in parts)
 
 

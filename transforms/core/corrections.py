@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, listed
 from beam_retrain.transforms.core.labels import normalise
 from beam_retrain.transforms.core.records.csv_format import (
   TableKind,
@@ -170,10 +170,9 @@ class Corrections(NamedTuple):
     """Raises InputError for a label that is none of the `known` ones."""
     for label, line in self.lines.items():
       if label not in known:
-        shown = ", ".join(map(repr, sorted(known)[:10])) + (", ..." if len(known) > 10 else "")
         raise InputError(
-          f"{source}: line {line}: {label!r} is none of the labels of {images} ({shown}): give one of these, or add a"
-          " class with images of its own first."
+          f"{source}: line {line}: {label!r} is none of the labels of {images} ({listed(sorted(known))}): give one of"
+          " these, or add a class with images of its own first."
         )
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 
 
@@ -104,6 +104,11 @@ def describe_os_error(error: OSError) -> str | None:
 def first_line(error: BaseException) -> str:
   """Returns the first line of an error's message, else its class."""
   return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+  """Returns names in quotes, and how many more there are."""
+  return ", ".join(map(repr, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _FLAG_NAMES: ContextVar[Mapping[str, str]] = ContextVar("flag names", default={})  # noqa: B039  never changed in place

@@ -7,6 +7,8 @@ of `retrain.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from beam_retrain.transforms.core.images.formats import bmp, webp
@@ -97,6 +99,11 @@ def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
     fn_output_signature=tf.TensorSpec([input_px, input_px, 3], tf.float32),
     parallel_iterations=8,
   )
+
+
+def decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
+  """Returns `preprocess` as one graph for any number of images."""
+  return tf.function(lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)])
 
 
 def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:

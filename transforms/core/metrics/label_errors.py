@@ -9,16 +9,14 @@ Bottlenecks are held as at most `COMPONENTS` whitened principal components: 256 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from beam_retrain.transforms.core.system.machine import available_cores
+from beam_retrain.transforms.core.system.machine import available_cores, one_blas_thread
 from beam_retrain.transforms.core.system.prefetch import map_ahead
 
 COMPONENTS = 64
@@ -48,7 +46,7 @@ class Components:
 
     count = max(len(sample) // _IMAGES_EACH, min(_FEWEST, len(sample) // 2))
     count = min(COMPONENTS, sample.shape[1], count)
-    with np.errstate(all="ignore"), _one_blas_thread():  # the former of vectors that are all the same
+    with np.errstate(all="ignore"), one_blas_thread():  # the former of vectors that are all the same
       self._pca = PCA(count, svd_solver="randomized", random_state=0).fit(sample)
     variance = self._pca.explained_variance_
     self._scale = np.sqrt(variance + _SMOOTH * variance.mean() + np.finfo(np.float32).tiny)
@@ -92,7 +90,7 @@ def judge(components: np.ndarray, classes: np.ndarray, images: np.ndarray) -> Ju
     images: uint64 [N], equal for equal bytes; copies are in one fold, and are no neighbours.
   """
   is_judged = np.bincount(classes)[classes] >= FEWEST
-  with _one_blas_thread(), warnings.catch_warnings():
+  with one_blas_thread(), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of heads that have not converged: ranks do not need that
     confidence, suggested, is_off = out_of_fold(components, classes, images)
     agreeing, nearest, cosine = _neighbours(components, classes, images)
@@ -226,8 +224,3 @@ def _cells(unit: np.ndarray, asked: np.ndarray, members: np.ndarray) -> Iterator
     is_left = np.arange(len(asked)) < len(asked) // 2
   yield from _cells(unit, asked[is_left], members[of_members <= middle + margin])
   yield from _cells(unit, asked[~is_left], members[of_members >= middle - margin])
-
-
-def _one_blas_thread() -> contextlib.AbstractContextManager[object]:
-  """Makes the figures independent of the number of cores."""
-  return threadpool_limits(limits=1, user_api="blas")

@@ -346,12 +346,10 @@ def _decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int
     load_tensorflow(threads)
     import tensorflow as tf
 
-    from beam_retrain.transforms.core.images.decode import preprocess, preprocess_alike
+    from beam_retrain.transforms.core.images.decode import decoder, preprocess_alike
 
-    decode = tf.function(
-      lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)]
-    )
-    return decode, tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
+    alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
+    return decoder(input_px), alike
 
   return LoadedModel(
     lambda encoded: graphs()[0](_strings(encoded)), infer, input_px, lambda encoded: graphs()[1](_strings(encoded))

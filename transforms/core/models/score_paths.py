@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.images.decode import preprocess
+from beam_retrain.transforms.core.images.decode import decoder
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
-from beam_retrain.transforms.core.models.inference import load_model
+from beam_retrain.transforms.core.models.inference import load_model, with_head
 from beam_retrain.transforms.core.models.saved_model import load_saved_model
 from beam_retrain.transforms.core.models.tflite import LiteModel
 from beam_retrain.transforms.core.records.schema import FINAL_TENSOR, FROZEN_GRAPH_FILE, SAVED_MODEL_FOLDER
@@ -90,19 +90,11 @@ def serving_signature(model: str) -> ScoringPath:
 def stored_head(model: str) -> ScoringPath:
   """Bottlenecks into the numpy head, as `evaluate --reuse` and `reevaluate` do."""
   path = os.path.join(model, HEAD_FILE)
-  head = decode_head(_read(path), path)
   trunk = load_model(os.path.join(model, SAVED_MODEL_FOLDER), trunk_only=True)
-
-  def score(encoded: Sequence[bytes]) -> np.ndarray:
-    vectors = trunk.infer(trunk.preprocess(encoded))["bottleneck"]
-    if vectors.shape[1] != len(head.scale):
-      raise InputError(
-        f"{path} belongs to another model: it takes {len(head.scale)} numbers per image, but the trunk gives"
-        f" {vectors.shape[1]}."
-      )
-    return head.score(vectors)
-
-  return ScoringPath(f"bottleneck, then {HEAD_FILE}", score)
+  scoring = with_head(trunk, decode_head(_read(path), path), path)
+  return ScoringPath(
+    f"bottleneck, then {HEAD_FILE}", lambda encoded: scoring.infer(scoring.preprocess(encoded))["scores"]
+  )
 
 
 def frozen_graph(model: str) -> ScoringPath:
@@ -126,22 +118,18 @@ def frozen_graph(model: str) -> ScoringPath:
     raise InputError(
       f"{path} cannot be run from Placeholder to {output} ({first}): run `beam-retrain train` again."
     ) from error
-  decode = _decoder(input_px)
+  decode = decoder(input_px)
   return ScoringPath(FROZEN_GRAPH_FILE, lambda encoded: graph(decode(tf.constant(encoded, tf.string))).numpy())
 
 
 def lite_file(path: str) -> ScoringPath:
   """A TensorFlow Lite file."""
   model = LiteModel(path)
-  decode = _decoder(model.input_px)
+  decode = decoder(model.input_px)
   name = f"{os.path.basename(path)}{' (int8)' if model.is_quantized else ''}"
   return ScoringPath(
     name, lambda encoded: model.score(decode(tf.constant(encoded, tf.string)).numpy()), not model.is_quantized
   )
-
-
-def _decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
-  return tf.function(lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)])
 
 
 def _read(path: str) -> bytes:

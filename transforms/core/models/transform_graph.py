@@ -14,6 +14,7 @@ from pathlib import Path
 
 from beam_retrain.transforms.core.models.farmhash import fingerprint64
 from beam_retrain.transforms.core.models.moments import Moments
+from beam_retrain.transforms.core.records.example import varint
 
 GRAPH, FINGERPRINT, VOCABULARY = (
   f"transform_fn/{name}" for name in ("saved_model.pb", "fingerprint.pb", "assets/labels")
@@ -60,10 +61,10 @@ class TransformTemplate:
     """Yields relative path and contents of each file."""
     graph, program = (self._fill(data, moments, labels) for data in (self.files[GRAPH], self.program))
     uuid = str(int.from_bytes(hashlib.sha256(graph).digest()[:16], "big")).encode()  # TensorFlow's own is random
-    hashes = b"\x08" + _varint(fingerprint64(graph)) + b"\x10" + _varint(fingerprint64(program))
+    hashes = b"\x08" + varint(fingerprint64(graph)) + b"\x10" + varint(fingerprint64(program))
     others = {
       GRAPH: graph,
-      FINGERPRINT: hashes + self.files[FINGERPRINT] + b"\x3a" + _varint(len(uuid)) + uuid,
+      FINGERPRINT: hashes + self.files[FINGERPRINT] + b"\x3a" + varint(len(uuid)) + uuid,
       VOCABULARY: "".join(f"{label}\n" for label in labels).encode(),
     }
     yield from {**self.files, **others}.items()
@@ -79,12 +80,3 @@ class TransformTemplate:
         raise ValueError(f"the transform graph has no place for {len(new)} bytes like {old[:8]!r}")
       data = data.replace(old, new)
     return data
-
-
-def _varint(value: int) -> bytes:
-  """Encodes an unsigned integer as Protocol Buffers do."""
-  encoded = bytearray()
-  while value > 0x7F:
-    encoded.append(value & 0x7F | 0x80)
-    value >>= 7
-  return bytes([*encoded, value])

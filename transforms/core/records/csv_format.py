@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, listed
 
 _FORMULA = re.compile(r"[=+\-@\t\r]")
 _AS_IF_QUOTED = re.compile(rf"'*{_FORMULA.pattern}")
@@ -105,10 +105,9 @@ def open_table(
   header = [lower if (lower := name.lower()) in known else name for name in header]
   for name, holds in kind.columns.items():
     if name not in header:
-      shown = ", ".join(map(repr, header[:5])) + (", ..." if len(header) > 5 else "")
       raise InputError(
-        f"{source} has no column {name!r} (its columns: {shown}): give the column of {holds} this name, and separate"
-        " columns with commas."
+        f"{source} has no column {name!r} (its columns: {listed(header, 5)}): give the column of {holds} this name,"
+        " and separate columns with commas."
       )
   return header, _rows(records, len(header), source, kind)
 

@@ -116,11 +116,16 @@ def _pack_floats(value: np.ndarray) -> bytes:
   """
   if not value.size:
     return b""
-  length, rest = bytearray(), value.nbytes
-  while rest > 0x7F:
-    length.append(rest & 0x7F | 0x80)
-    rest >>= 7
-  return b"\x0a" + bytes([*length, rest]) + value.astype("<f4", copy=False).tobytes()
+  return b"\x0a" + varint(value.nbytes) + value.astype("<f4", copy=False).tobytes()
+
+
+def varint(value: int) -> bytes:
+  """Encodes an unsigned integer as Protocol Buffers do."""
+  encoded = bytearray()
+  while value > 0x7F:
+    encoded.append(value & 0x7F | 0x80)
+    value >>= 7
+  return bytes([*encoded, value])
 
 
 def _floats(float_list: Any) -> np.ndarray:

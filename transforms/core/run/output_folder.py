@@ -10,8 +10,7 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 from beam_retrain.transforms.core.errors import InputError, flag
 from beam_retrain.transforms.core.labels import merged, normalise
@@ -28,6 +27,7 @@ from beam_retrain.transforms.core.records.schema import (
   STATS_FILE,
 )
 from beam_retrain.transforms.core.run import config, contents
+from beam_retrain.transforms.core.run.contents import Files
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.locks import Claim
@@ -37,16 +37,6 @@ from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_smal
 # Read from the folder of `run` too, by `find_output`.
 _OF_RUN = ("bottlenecks", "train", "evaluate")
 _ALWAYS_OWNED = (COMPLETED_FILE, CONFIG_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
-
-
-class Files(contents.Files, Protocol):
-  """A file system: `local_files` or `transforms.io.files`."""
-
-  def is_empty(self, folder: str) -> bool: ...
-  def make_folder(self, folder: str) -> None: ...
-  def write_text(self, path: str, text: str) -> None: ...
-  def write_bytes(self, path: str, data: bytes) -> None: ...
-  def delete(self, paths: Iterable[str]) -> None: ...
 
 
 def find_info(folder: str, files: Files = local_files) -> RunInfo | None:

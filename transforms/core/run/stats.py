@@ -13,7 +13,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, ORIENTED, BottleneckCounts, ShardReport
-from beam_retrain.transforms.core.run.output_folder import Files
+from beam_retrain.transforms.core.run.contents import Files
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, parse_json, read_small
 

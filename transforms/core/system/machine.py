@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -134,3 +135,10 @@ def is_out_of_memory(error: BaseException) -> bool:
   if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
     return True
   return isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in _MESSAGES)
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[object]:
+  """Makes sums and products independent of the number of cores."""
+  from threadpoolctl import threadpool_limits
+
+  return threadpool_limits(limits=1, user_api="blas")
