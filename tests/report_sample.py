@@ -94,7 +94,7 @@ def outcomes(labels: Sequence[str], number: int, wrong: float, seed: int = 5) ->
     predicted = int(rng.choice(size, p=likes[actual] / likes[actual].sum())) if mistaken else actual
     confidence = min(max(float(rng.beta(2.4, 1.6) if mistaken else rng.beta(14, 0.6)), 1 / size), 1.0)
     score = (1 - confidence) * 0.7 if mistaken else confidence
-    found.append(Outcome(labels[actual], labels[predicted], confidence, score, 1 + mistaken))
+    found.append(Outcome(labels[actual], labels[predicted], confidence, score, 1 + int(mistaken)))
   return found
 
 
