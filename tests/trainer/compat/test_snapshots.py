@@ -10,14 +10,14 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.trainer.compat.callbacks import Snapshots
-from beam_retrain.trainer.compat.retrain_options import RetrainOptions, add_retrain_flags
+from beam_retrain.trainer.compat.retrain_options import RetrainOptions
 from beam_retrain.trainer.fit.head import Score, build_head
+from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.core.compat.graph_call import find_call, parse_graph
 from beam_retrain.transforms.core.models.head import Head, decode_head
 from beam_retrain.transforms.core.models.score_paths import frozen_graph
 from beam_retrain.transforms.core.records.schema import decode_bottleneck
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.flags import ArgumentParser
 from tests.trainer.compat.retrain_suite import GRAPHS, everything_in, flags_below, like_retrain, run
 
 __all__ = ["like_retrain"]  # fixtures
@@ -138,9 +138,7 @@ def test_a_checkpoint_stands_at_each_graph(tmp_path):
 
 
 def parse(*flags: str) -> RetrainOptions:
-  parser = ArgumentParser(prog="p")
-  add_retrain_flags(parser)
-  return RetrainOptions(**vars(parser.parse_args(flags)))
+  return TrainRequest.parse(["--input=b", "--output=m", *flags])
 
 
 def test_no_graphs_where_none_are_asked_for_and_a_checkpoint_at_the_end(tmp_path, bottlenecks_folder, like_retrain):
