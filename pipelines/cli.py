@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, UnknownFlagError
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.argparse_internals import actions_of
+from beam_retrain.transforms.core.run.argparse_internals import flags_of as long_flags_of
 from beam_retrain.transforms.core.run.exit_codes import run_command
 from beam_retrain.transforms.core.system.imports import gc_paused, leave_out_of_beam
 
@@ -92,7 +93,13 @@ def dispatch(argv: Sequence[str]) -> int:
     raise InputError(f"there is no command {command!r}; {remedy}.")
   with gc_paused():
     flags = flags_of(command)
-  code: int = flags.run(rest)
+  try:
+    code: int = flags.run(rest)
+  except UnknownFlagError as error:
+    takers = [f"`{name}`" for name in COMMANDS if error.flag in long_flags_of(flags_of(name).make_parser())]
+    if not takers:
+      raise
+    raise InputError(f"{error.about}; {', '.join(takers)} {'has' if len(takers) == 1 else 'have'} it.") from error
   return code
 
 

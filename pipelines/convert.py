@@ -214,8 +214,10 @@ def report(job: Job) -> int:
     job.corrected.report(stats, job.output)
   code = exit_code(stats, job.output, job.request.max_bad_fraction)
   if code == ExitCode.DONE:
-    output = beside(job.output, "bottlenecks", files.exists)
-    say_next("bottlenecks", "--input", shown, "--output", files.shown(output))
+    # Of IDX files the stages follow one by one; whoever has photos wants a model of them.
+    following = ("bottlenecks", "--input") if isinstance(job.plan, PlanIdxShards) else ("run", "--data")
+    output = beside(job.output, "bottlenecks" if "bottlenecks" in following else "model", files.exists)
+    say_next(*following, shown, "--output", files.shown(output))
   return code
 
 

@@ -32,6 +32,7 @@ from beam_retrain.transforms.core.records.schema import (
 from beam_retrain.transforms.core.run.config import to_toml
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.flags import expand
+from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.run.run_info import without_secrets
 from beam_retrain.transforms.core.system import local_files, locks
 from beam_retrain.transforms.io import files
@@ -204,6 +205,10 @@ def _report(flags: argparse.Namespace, predictions: str) -> None:
     f"the graph is in {flags.output_graph}, its labels in {flags.output_labels}, the rest in"
     f" {files.shown(work_dir(flags))}"
   )
+  tested = next(_rows(predictions), None)
+  if tested:  # the last lines are retrain.py's
+    model, image = os.path.join(work_dir(flags), "train"), os.path.join(flags.image_dir, unescape_cell(tested.key))
+    say_next("predict", "--model", files.shown(model), files.shown(image))
   accuracy, total = final_accuracy(predictions, flags.test_batch_size, flags.seed)
   print(f"Final test accuracy = {100 * accuracy:.1f}% (N={total})")
   if flags.print_misclassified_test_images:

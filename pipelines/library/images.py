@@ -37,7 +37,7 @@ def as_list(images: Iterable[AnyImage]) -> list[AnyImage]:
     is_paths = images.ndim == 1 and images.dtype.kind in "UO"
     is_one = not is_paths and (images.ndim < 3 or (images.ndim == 3 and images.shape[2] <= 4))
   else:
-    is_one = isinstance(images, _Path | _Bytes | Pillow.Image)
+    is_one = isinstance(images, _Path | _Bytes | Pillow.Image | io.IOBase)  # a file would give its lines
   if is_one or not isinstance(images, Iterable):
     raise InputError("give a list of images, even of one: paths, bytes, arrays or images of PIL.")
   listed = list(images)

@@ -108,7 +108,7 @@ def separate_beam_options(
     load = importlib.import_module if any("dataflow" in argument.lower() for argument in rest) else load_command
     _, unknown = load("beam_retrain.pipelines.options.engine").beam_parser(parser.prog).parse_known_args(rest)
     if unknown:
-      raise InputError(unknown_argument(parser, unknown[0], known, complaint))
+      raise unknown_argument(parser, unknown[0], known, complaint)
   return parsed, rest
 
 

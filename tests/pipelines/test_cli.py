@@ -49,6 +49,9 @@ def test_version(capsys):
     (["train", "--lr=1"], "--lr: unknown flag; see `beam-retrain train --help`."),
     (["bottlenecks", "--testing_percent=1"], "the nearest flag is --testing_percentage."),  # not Beam's
     (["train", "--inptu=x"], "--inptu: unknown flag; the nearest flag is --input."),
+    (["train", "--testing_percentage=20"], "--testing_percentage: unknown flag; `run`, `bottlenecks`, `plan`"),
+    (["run", "--input=x"], "--input: neither beam-retrain nor Beam has this flag; images are given as --data."),
+    (["label_image", "--min_accuracy=1"], "; `run`, `evaluate`, `reevaluate` have it."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
     (["evaluate", "--input=x", "--output=y"], "required: --model"),
     (

@@ -16,15 +16,32 @@ ACCURACY = r"Accuracy \d+\.\d % \(\d+ of \d+; 95 % interval \d+ to \d+\)"
 
 
 def following(out: str) -> list[str]:
-  """Returns the words of the command that is printed last, if it is one."""
-  last = out.splitlines()[-1]
-  return shlex.split(last.removeprefix("next: ")) if last.startswith("next: ") else []
+  """Returns the words of the next command, if one is printed."""
+  commands = [line.removeprefix("next: ") for line in out.splitlines() if line.startswith("next: ")]
+  return shlex.split(commands[-1]) if commands else []
 
 
-def test_each_command_names_the_next_which_runs_as_it_is_typed(small_images, tmp_path, monkeypatch, capsys):
+_STAGES = ["bottlenecks", "train", "evaluate", "predict"]
+
+
+@pytest.mark.parametrize(
+  ("typed", "stages"),
+  [
+    ("convert --input {images} --output 'my work/images' --formats=jpg", ["convert", "run", "predict"]),
+    ("bottlenecks --input {images} --output 'my work/bottlenecks'", _STAGES),
+    (
+      "retrain --image_dir {images} --tfhub_module bundled --output_graph g.pb --output_labels l.txt --work_dir 'my work'"
+      " --summaries_dir s --checkpoint_path c --how_many_training_steps 5 --bottleneck_dir b",
+      ["retrain", "predict"],
+    ),
+  ],
+)
+def test_each_command_names_the_next_which_runs_as_it_is_typed(
+  typed, stages, small_images, tmp_path, monkeypatch, capsys
+):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "my work").mkdir()
-  typed = ["beam-retrain", "convert", "--input", str(small_images), "--output", "my work/images", "--formats=jpg"]
+  typed = shlex.split("beam-retrain " + typed.replace("{images}", str(small_images)))
   commands = []
   while typed:
     commands.append(typed[1])
@@ -36,7 +53,7 @@ def test_each_command_names_the_next_which_runs_as_it_is_typed(small_images, tmp
       assert re.fullmatch(ACCURACY, first)
       assert Path(report.removeprefix("report: ")).is_file()
       assert "testing images are too few for a narrower interval: set more aside with --testing_percentage 30" in out
-  assert commands == ["convert", "bottlenecks", "train", "evaluate", "predict"]
+  assert commands == stages
 
 
 def test_a_program_that_the_shell_does_not_find_is_named_by_its_path(tmp_path, monkeypatch):

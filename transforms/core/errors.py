@@ -23,6 +23,18 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_PATHS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EROFS)
 
 
+class UnknownFlagError(InputError):
+  """A command does not have a flag.
+
+  Attributes:
+    about: the message without its remedy.
+  """
+
+  def __init__(self, flag: str, about: str, remedy: str):
+    super().__init__(f"{about}; {remedy}.")
+    self.flag, self.about = flag, about
+
+
 class DamagedInputError(InputError):
   """A file of ours is not as we wrote it."""
 

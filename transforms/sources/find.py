@@ -75,8 +75,8 @@ def find_source(
     raise InputError(f"{path} is empty: give a folder with one folder of images per class.")
   else:
     raise InputError(
-      f"{path} holds files, but no class folders: move the images of each class into a folder named like the class, or"
-      " list them in a CSV manifest."
+      f"{path} holds files, but no class folders: if it is one class, give the folder above it; or move the images of"
+      " each class into a folder named like the class, or list them in a CSV manifest."
     )
   raise InputError(f"{path} {problem}: give {_join([form.name for form in FORMATS], ', ', ' or ')}.")
 

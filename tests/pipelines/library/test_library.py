@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -109,6 +110,7 @@ def test_a_process_forked_after_a_prediction_does_not_hang(made, paths):
     np.zeros((8, 8), np.uint8),
     np.zeros((8, 8, 3), np.uint8),
     Pillow.new("L", (8, 8)),
+    io.BytesIO(b"lines\nof a file\n"),
     None,
   ],
 )

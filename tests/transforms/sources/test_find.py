@@ -111,8 +111,8 @@ def test_all_know_their_labels(idx_folder, converted):
     (lambda path: path.mkdir(), "data is empty: give a folder with one folder of images per class.$"),
     (
       lambda path: write(path, {"1.jpg": b"x"}),
-      "data holds files, but no class folders: move the images of each class into a folder named like the class, or"
-      " list them in a CSV manifest.$",
+      "data holds files, but no class folders: if it is one class, give the folder above it; or move the images of"
+      " each class into a folder named like the class, or list them in a CSV manifest.$",
     ),
   ],
 )

@@ -7,10 +7,11 @@ import dataclasses
 import math
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.errors import InputError, UnknownFlagError
 from beam_retrain.transforms.core.printing import Level, print, set_level
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS
 from beam_retrain.transforms.core.run import config
@@ -103,7 +104,7 @@ def parse_flags(
   validate_spelling(parser, argv, known, complaint)
   namespace, unknown = parser.parse_known_args(argv, flags)
   if unknown:
-    raise InputError(unknown_argument(parser, unknown[0], known, complaint))
+    raise unknown_argument(parser, unknown[0], known, complaint)
   return namespace
 
 
@@ -119,20 +120,29 @@ def validate_spelling(
     config.validate(path, command_of(parser), [*flags_of(parser), *places], known)
   for argument in argv:
     if argument.startswith("--") and argument.split("=")[0] not in (*known, "--"):
-      raise InputError(unknown_argument(parser, argument, known, complaint))
+      raise unknown_argument(parser, argument, known, complaint)
 
 
-def unknown_argument(parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str) -> str:
-  """Returns the message for an unknown argument, with the nearest flag."""
+_INPUTS = {"--data", "--input", "--image_dir", "--directory_name"}
+"""What the commands call the images."""
+
+
+def unknown_argument(
+  parser: argparse.ArgumentParser, argument: str, known: Sequence[str], complaint: str
+) -> InputError:
+  """Returns the error for an unknown argument, with the nearest flag."""
+  takers = _INPUTS.intersection(flags_of(parser))
   if not argument.startswith("-"):
-    takers = {"--data", "--input"}.intersection(flags_of(parser)) if os.path.exists(argument) else ()
-    remedy = "".join(f"give it as {flag} {argument}, or " for flag in takers)
-    return f"{parser.prog}: {argument!r} is not expected here; {remedy}see `{parser.prog} --help`."
+    existing = takers if os.path.exists(argument) else ()
+    remedy = "".join(f"give it as {flag} {shlex.quote(argument)}, or " for flag in existing)
+    return InputError(f"{parser.prog}: {argument!r} is not expected here; {remedy}see `{parser.prog} --help`.")
   flag = argument.split("=")[0]
+  if flag in _INPUTS and takers:
+    return InputError(f"{parser.prog}: {flag}: {complaint}; images are given as {' or '.join(takers)}.")
   # Ours first: Beam has hundreds, one of which is near to nearly anything.
   near = config.nearest(flag, flags_of(parser), known)
   remedy = f"the nearest flag is {near}" if near else f"see `{parser.prog} --help`"
-  return f"{parser.prog}: {flag}: {complaint}; {remedy}."
+  return UnknownFlagError(flag, f"{parser.prog}: {flag}: {complaint}", remedy)
 
 
 def fraction(text: str) -> float:
