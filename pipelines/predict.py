@@ -22,6 +22,7 @@ from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cel
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images, run_command
+from beam_retrain.transforms.core.run.flags import accept_bad
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
@@ -54,7 +55,8 @@ def execute(request: PredictRequest) -> int:
     source = request.images[0] if len(request.images) == 1 and os.path.isdir(request.images[0]) else ""
     # Beside a folder that is one class of a data set, the converted images would be another class.
     upright = f"{os.path.basename(os.path.abspath(source))}_upright"
-    say(tell_oriented(len(oriented), len(job.paths) - len(bad), source, upright), file=sys.stderr)
+    flags = [accept_bad(len(bad) / len(job.paths))] if bad else []
+    say(tell_oriented(len(oriented), len(job.paths) - len(bad), source, upright, flags), file=sys.stderr)
   return exit_code_for_images(len(bad), len(job.paths), job.request.max_bad_fraction)
 
 

@@ -12,7 +12,7 @@ from beam_retrain.transforms.core.images.augment import Distortions
 from beam_retrain.transforms.core.images.exif import tell_oriented
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.splits import SplitPercentages
-from beam_retrain.transforms.core.run.flags import option, positive_int, whole_number
+from beam_retrain.transforms.core.run.flags import accept_bad, option, positive_int, whole_number
 from beam_retrain.transforms.core.runtimes.variant import AUTO, BFLOAT16, FLOAT32, INT8, OPENVINO, TENSORFLOW
 from beam_retrain.transforms.core.system.extras import install_command
 
@@ -125,7 +125,7 @@ def corrections_option() -> Any:
 def report_oriented(stats: Stats, source: str, max_bad_fraction: float) -> None:
   """Reports on standard error the images that an EXIF orientation turns."""
   if stats.oriented:
-    flags = [stats.accepting(max_bad_fraction)] if stats.bad_fraction or max_bad_fraction else []
+    flags = [accept_bad(stats.bad_fraction, max_bad_fraction)] if stats.bad_fraction or max_bad_fraction else []
     say(tell_oriented(stats.oriented, stats.outputs, source, flags=flags), file=sys.stderr)
 
 

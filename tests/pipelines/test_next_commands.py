@@ -30,8 +30,8 @@ _STAGES = ["bottlenecks", "train", "evaluate", "predict"]
     ("convert --input {images} --output 'my work/images' --formats=jpg", ["convert", "run", "predict"]),
     ("bottlenecks --input {images} --output 'my work/bottlenecks'", _STAGES),
     (
-      "retrain --image_dir {images} --tfhub_module bundled --output_graph g.pb --output_labels l.txt --work_dir 'my work'"
-      " --summaries_dir s --checkpoint_path c --how_many_training_steps 5 --bottleneck_dir b",
+      "retrain --image_dir {images} --tfhub_module bundled --output_graph g.pb --output_labels l.txt --bottleneck_dir b"
+      " --work_dir 'my work' --summaries_dir s --checkpoint_path c --how_many_training_steps 5 --testing_percentage 30",
       ["retrain", "predict"],
     ),
   ],

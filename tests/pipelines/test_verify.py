@@ -218,7 +218,7 @@ def test_a_bad_image_is_told_and_costs_the_others_nothing(lite_model, made, tmp_
   assert rows["serving signature"][0] == 1797
   assert errors == [
     "ant/empty.png: EMPTY: the file has 0 bytes",
-    "beam-retrain: 1 of 1798 images could not be used; see above.",
+    "beam-retrain: 1 of 1798 images could not be used; see above; to accept this, give --max_bad_fraction=0.001.",
   ]
   assert verify(lite_model, data, "--all", "--max_bad_fraction=0.01") == 0
 

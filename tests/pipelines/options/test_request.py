@@ -80,7 +80,7 @@ def test_an_unknown_flag_is_an_error_that_names_the_nearest(flag, nearest):
     (["--input=a", "--direct_num_workers=many"], "invalid int value: 'many'"),
     (["--input=a", "--max_bad_fraction=1.5"], "1.5 is not between 0 and 1"),
     (["--input=a", "--max_bad_fraction=nan"], "nan is not between 0 and 1"),
-    (["--input=a", "--max_bad_fraction=few"], "invalid fraction value: 'few'"),
+    (["--input=a", "--max_bad_fraction=few"], "few is not between 0 and 1 (0.01 is one in a hundred)"),
     (["--input=a", "--runner=Nope"], "--runner Nope: Unexpected pipeline runner: Nope"),
   ],
 )

@@ -26,6 +26,7 @@ from typing import NoReturn
 from beam_retrain.transforms.core.errors import FullDiskInputError, InputError, describe_os_error, is_full_disk
 from beam_retrain.transforms.core.log_file import add_ending, logged
 from beam_retrain.transforms.core.printing import PrintableFormatter, print
+from beam_retrain.transforms.core.run.flags import accept_bad
 from beam_retrain.transforms.core.run.run_info import versions, without_secrets
 
 
@@ -42,7 +43,8 @@ def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> Exit
   """Reports bad images of a command without a job."""
   if bad <= max_bad_fraction * images:
     return ExitCode.DONE
-  print(f"beam-retrain: {bad} of {images} images could not be used; see above.", file=sys.stderr)
+  accepting = f"to accept this, give {accept_bad(bad / images)}"
+  print(f"beam-retrain: {bad} of {images} images could not be used; see above; {accepting}.", file=sys.stderr)
   return ExitCode.TOO_MANY_BAD
 
 

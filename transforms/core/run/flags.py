@@ -147,10 +147,19 @@ def unknown_argument(
 
 def fraction(text: str) -> float:
   """Argparse type: a number 0..1."""
-  value = float(text)
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
   if not 0 <= value <= 1:
-    raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1 (0.01 is one in a hundred)")
   return value
+
+
+def accept_bad(bad_fraction: float, accepted: float = 0.0) -> str:
+  """Returns the flag that accepts bad inputs: `accepted`, if it is enough."""
+  rounded_up = min(1.0, int(bad_fraction * 1000 + 1) / 1000)
+  return f"--max_bad_fraction={accepted if accepted >= bad_fraction else rounded_up:g}"
 
 
 def whole_number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], int]:

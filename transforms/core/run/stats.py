@@ -14,6 +14,7 @@ from beam_retrain.transforms.core.records.quarantine import DROPPED
 from beam_retrain.transforms.core.records.schema import STATS_FILE, TESTING, TRAINING
 from beam_retrain.transforms.core.records.shards import BOTTLENECKS, ORIENTED, BottleneckCounts, ShardReport
 from beam_retrain.transforms.core.run.contents import Files
+from beam_retrain.transforms.core.run.flags import accept_bad
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, parse_json, read_small
 
@@ -60,13 +61,8 @@ class Stats:
     return (
       f"{bad} of {self.inputs} inputs {'are' if bad > 1 else 'is'} bad ({reasons}): see {quarantine}; repair or remove"
       f" {'them' if bad > 1 else 'it'}, or"
-      f" accept the loss with {self.accepting()}"
+      f" accept the loss with {accept_bad(self.bad_fraction)}"
     )
-
-  def accepting(self, accepted: float = 0.0) -> str:
-    """Returns the flag that accepts them: `accepted`, if it is enough."""
-    rounded_up = min(1.0, int(self.bad_fraction * 1000 + 1) / 1000)
-    return f"--max_bad_fraction={accepted if accepted >= self.bad_fraction else rounded_up:g}"
 
   def to_json(self) -> str:
     # Not `asdict`, which writes named tuples as lists.
