@@ -22,7 +22,7 @@ from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.work import ShardTask, Written, read_report_file
 from beam_retrain.transforms.sources.folders import ClassFolder, label_of_folder, list_folder
-from beam_retrain.transforms.sources.image_files import AssignShards
+from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile
 
 ACCURATE = "accurate"
 UNKNOWN_FOLDER = "unknown_folder"
@@ -61,15 +61,14 @@ def plan_image_tree(root: beam.Pipeline, folder: str, shown_as: str) -> beam.PCo
   return (
     root
     | "CreateFolder" >> beam.Create([ClassFolder(None, "", folder, shown_as.rstrip("/"))])
-    | "ListFolder" >> beam.FlatMap(list_folder)
-    | "LabelByFolder" >> beam.MapTuple(lambda _, image: (ALL, image._replace(label=_parent_name(image.key))))
-    # (split, ImageFile)
-    | "AssignShards" >> AssignShards()
+    # ClassFolder
+    | "AssignShards" >> AssignShards(_list_tree, (ALL,), None)
   )  # Shard
 
 
-def _parent_name(key: str) -> str:
-  return os.path.basename(os.path.dirname(key))
+def _list_tree(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
+  for split, image in list_folder(folder):
+    yield split, image._replace(label=os.path.basename(os.path.dirname(image.key)))
 
 
 class ActualLabels:

@@ -116,7 +116,7 @@ def list_sizes(folder: str, left_out: Collection[str] = ()) -> Iterator[tuple[st
       yield path, status.size_bytes
 
 
-def _stat_or_broken_link(path: str) -> FileStat | None:
+def stat_or_broken_link(path: str) -> FileStat | None:
   """Lists a broken link as an empty file: its reader reports it."""
   status = stat(path)
   if status is None and os.path.islink(path) and not os.path.exists(path):
@@ -193,7 +193,7 @@ def match_in(folder: str, pattern: str) -> list[FileStat]:
   if is_local(folder):
     # Beam's own would stat the whole tree below the first `*`, such as 70,000 images.
     paths = glob.glob(join(glob.escape(folder), pattern), recursive=True, include_hidden=True)
-    return sorted(filter(None, map(_stat_or_broken_link, paths)))
+    return sorted(filter(None, map(stat_or_broken_link, paths)))
   plain, *_ = re.split(r"[*?]", pattern)
   parts = re.split(r"(\*\*|\*|\?)", pattern)
   fits = re.compile("".join(_GLOB.get(part, re.escape(part)) for part in parts), re.DOTALL)
@@ -214,7 +214,7 @@ def find_in(folder: str, pattern: str) -> list[str]:
 def list_tree(folder: str) -> Iterator[FileStat]:
   """Yields all files below a folder, sorted by path; see `walk`."""
   if is_local(folder):
-    return filter(None, map(_stat_or_broken_link, sorted(walk(folder))))
+    return filter(None, map(stat_or_broken_link, sorted(walk(folder))))
   return _list_prefix(f"{folder}/")
 
 

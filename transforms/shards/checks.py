@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import apache_beam as beam
 
@@ -49,11 +50,11 @@ class CheckSplits(beam.PTransform):
     )  # dict
 
 
-def count_labels(shard: Shard, percentages: SplitPercentages) -> Iterator[tuple[tuple[str, str], int]]:
-  """Yields ((split, label), 1) for each image of a shard."""
-  for key, label in shard.names():
-    if label is not None:
-      yield (percentages.split_of(key, shard.split), label), 1
+def count_labels(shard: Shard, percentages: SplitPercentages) -> Iterable[tuple[tuple[str, str], int]]:
+  """Returns ((split, label), images) of a shard."""
+  return Counter(
+    (percentages.split_of(key, shard.split), label) for key, label in shard.names() if label is not None
+  ).items()
 
 
 def _count_dropped(image: LeakedImage) -> Iterator[tuple[tuple[str, str], int]]:

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.system.listing import is_named_as_image, is_tar, left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
-from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource, assign_split
+from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource
 
 _RETRAIN_SUFFIXES = (".jpg", ".jpeg", ".png")  # compared without case, unlike in `retrain.py` on Linux
 # As classes, these would train a classifier to tell training images from testing ones.
@@ -177,6 +177,17 @@ class FolderSource(ImageFilesSource):
   def list_images(self) -> Iterator[tuple[str | None, ImageFile]]:
     return itertools.chain.from_iterable(map(list_folder, self.class_folders))
 
+  def list_names(self, most: int | None) -> Iterator[tuple[str | None, str, tuple[ClassFolder, str]]]:
+    of_each = most and -(-most // len(self.class_folders))
+    for folder in self.class_folders:
+      for inside in itertools.islice(_walk_class(folder), of_each):
+        yield folder.split, _in_utf8(f"{folder.prefix}/{inside}"), (folder, inside)
+
+  def open_name(self, name: tuple[ClassFolder, str]) -> ImageFile | None:
+    folder, inside = name
+    stat = files.stat_or_broken_link(files.join(folder.path, inside))
+    return _image_file(folder, inside, stat) if stat else None
+
   def has_at_least(self, count: int) -> bool:
     return has_items((path for folder in self.class_folders for path in files.walk_images(folder.path)), count)
 
@@ -217,11 +228,7 @@ def plan_folders(
     "CreateFolders" >> beam.Create(folders)
     | "SpreadFolders" >> beam.Reshuffle()
     # ClassFolder
-    | "ListFolder" >> beam.FlatMap(list_folder)
-    # (split or None, ImageFile)
-    | "AssignSplit" >> beam.FlatMap(assign_split, frozenset(splits), percentages)
-    # (split, ImageFile)
-    | "AssignShards" >> AssignShards(images_per_shard)
+    | "AssignShards" >> AssignShards(list_folder, splits, percentages, images_per_shard)
   )
 
 
@@ -232,7 +239,7 @@ def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
   """
   for inside, stat in files.list_images(folder.path):
     if not folder.retrain_names or is_retrain_image(inside):
-      yield folder.split, _in_utf8(ImageFile(f"{folder.prefix}/{inside}", folder.label, *stat))
+      yield folder.split, _image_file(folder, inside, stat)
 
 
 def count_files(folder: ClassFolder, up: list[str] | None = None) -> FileCounts:
@@ -250,9 +257,21 @@ def is_retrain_image(file_name: str) -> bool:
   return file_name.lower().endswith(_RETRAIN_SUFFIXES)
 
 
-def _in_utf8(image: ImageFile) -> ImageFile:
+def _walk_class(folder: ClassFolder) -> Iterator[str]:
+  """Yields the files of `list_folder`, by paths within the folder."""
+  inside = files.walk_images(folder.path)
+  return filter(is_retrain_image, inside) if folder.retrain_names else inside
+
+
+def _image_file(folder: ClassFolder, inside: str, stat: files.FileStat) -> ImageFile:
+  # Another path cannot be sent to a worker or written to a record; reading the image reports it.
+  path = stat.path if _in_utf8(stat.path) == stat.path else ""
+  return ImageFile(_in_utf8(f"{folder.prefix}/{inside}"), folder.label, path, stat.size_bytes, stat.modified_secs)
+
+
+def _in_utf8(text: str) -> str:
   try:
-    image.path.encode()
-    return image
-  except UnicodeEncodeError:  # it cannot be sent to a worker or written to a record; reading the image reports it
-    return image._replace(key=image.key.encode(errors="backslashreplace").decode(), path="")
+    text.encode()
+    return text
+  except UnicodeEncodeError:
+    return text.encode(errors="backslashreplace").decode()

@@ -10,7 +10,7 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindows
@@ -26,7 +26,10 @@ from beam_retrain.transforms.sources.base import Source, sample_hash
 from beam_retrain.transforms.sources.converted import find_change
 
 _SHARD_SALT = b"beam-retrain-shard-1:"
-_IMAGES_PER_BLOCK = 50_000
+IMAGES_PER_BLOCK = 50_000
+"""Names that a step packs into one element."""
+
+_NAMES_PER_FILE = 25_000  # names that are looked at for a sample, for each record file that would be
 
 
 class ImageFile(NamedTuple):
@@ -85,6 +88,14 @@ class ImageFilesSource(Source):
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
     """Yields (the source's own split or None, image) without a job."""
 
+  @abc.abstractmethod
+  def list_names(self, most: int | None) -> Iterator[tuple[str | None, str, Any]]:
+    """Yields (own split or None, key, what `open_name` takes), at most about `most`, from everywhere."""
+
+  @abc.abstractmethod
+  def open_name(self, name: Any) -> ListedImage | None:
+    """Returns the image of a listed name; None if it has gone."""
+
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
@@ -103,16 +114,21 @@ class ImageFilesSource(Source):
   def _sample_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, count: int, max_files: int | None = None
   ) -> Iterator[Shard]:
-    # Lists once and holds only the sample.
-    sampled = heapq.nsmallest(
-      count, self._assigned(splits, percentages), key=lambda entry: (sample_hash(entry[1].key), entry[1].key)
+    # Holds only the sample, and opens nothing else. Beyond `most` names, a sample is as good from a part of them: then
+    # it takes no longer for five million images than for a hundred thousand.
+    most, wanted = None if max_files is None else max_files * _NAMES_PER_FILE, with_validation(splits)
+    named = (
+      (sample_hash(key), key, split, name)
+      for own_split, key, name in self.list_names(most)
+      if (split := own_split or split_by_hash(key, percentages)) in wanted
     )
-    for split, image in sorted(sampled, key=_by_split_and_key):
-      yield Shard(split, 0, 1, (image,))
+    sampled = heapq.nsmallest(count, named, key=lambda entry: entry[:2])
+    for _, _, split, name in sorted(sampled, key=lambda entry: (entry[2], entry[1])):
+      if image := self.open_name(name):
+        yield Shard(split, 0, 1, (image,))
 
   def _assigned(self, splits: Sequence[str], percentages: SplitPercentages | None) -> Iterator[tuple[str, ListedImage]]:
-    for listed in self.list_images():
-      yield from assign_split(listed, with_validation(splits), percentages)
+    return assign_splits(self.list_images(), with_validation(splits), percentages)
 
 
 def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
@@ -120,14 +136,14 @@ def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
   return split, image.key
 
 
-def assign_split(
-  listed: tuple[str | None, ListedImage], splits: Collection[str], percentages: SplitPercentages | None
+def assign_splits(
+  listed: Iterable[tuple[str | None, ListedImage]], splits: Collection[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ListedImage]]:
-  """Yields (split of the shard, image) if that is to be planned."""
-  own_split, image = listed
-  split = own_split or split_by_hash(image.key, percentages)
-  if split in splits:
-    yield split, image
+  """Yields (split of the shard, image) of those that are to be planned."""
+  for own_split, image in listed:
+    split = own_split or split_by_hash(image.key, percentages)
+    if split in splits:
+      yield split, image
 
 
 def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
@@ -138,18 +154,30 @@ def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
 
 
 class AssignShards(beam.PTransform):
-  """Assigns images to shards by key and size of the split.
+  """Lists images and assigns them to shards by key and size of the split.
 
-  PCollection[(split, ImageFile or Quarantined)] -> PCollection[Shard]. Only names are shuffled. `images_per_shard` is
-  an average.
+  PCollection[what `list_images` takes] -> PCollection[Shard]. Only names are shuffled, and in blocks: an image is no
+  element of its own, which would cost more than to list it.
+
+  Attributes:
+    list_images: from an element to (the source's own split or None, image) of each image in it.
+    splits, percentages: see `assign_splits`.
+    images_per_shard: an average.
   """
 
-  def __init__(self, images_per_shard: int = IMAGES_PER_SHARD):
+  def __init__(
+    self,
+    list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]],
+    splits: Collection[str],
+    percentages: SplitPercentages | None,
+    images_per_shard: int = IMAGES_PER_SHARD,
+  ):
     super().__init__()
+    self._pack = _PackImages(list_images, frozenset(splits), percentages)
     self._images_per_shard = images_per_shard
 
-  def expand(self, listed: beam.PCollection) -> beam.PCollection:
-    blocks = listed | "PackImages" >> beam.ParDo(_PackImages())  # (split, count, packed images)
+  def expand(self, places: beam.PCollection) -> beam.PCollection:
+    blocks = places | "PackImages" >> beam.ParDo(self._pack)  # (split, count, packed images)
     totals = (
       blocks
       | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
@@ -166,21 +194,29 @@ class AssignShards(beam.PTransform):
 
 
 class _PackImages(beam.DoFn):
-  """(split, image) -> (split, count, packed images), smaller than single elements."""
+  """What `list_images` takes -> (split, count, packed images), of one or more elements."""
 
-  def __init__(self) -> None:
+  def __init__(
+    self,
+    list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]],
+    splits: frozenset[str],
+    percentages: SplitPercentages | None,
+  ) -> None:
+    self._list_images = list_images
+    self._splits = splits
+    self._percentages = percentages
     self._waiting: dict[str, list[ListedImage]] = {}
 
   def start_bundle(self) -> None:
     self._waiting = defaultdict(list)
 
-  def process(self, assigned: tuple[str, ListedImage]) -> Iterator[tuple[str, int, bytes]]:
-    split, image = assigned
-    waiting = self._waiting[split]
-    waiting.append(image)
-    if len(waiting) >= _IMAGES_PER_BLOCK:
-      del self._waiting[split]
-      yield split, len(waiting), pack(waiting)
+  def process(self, place: Any) -> Iterator[tuple[str, int, bytes]]:
+    for split, image in assign_splits(self._list_images(place), self._splits, self._percentages):
+      waiting = self._waiting[split]
+      waiting.append(image)
+      if len(waiting) >= IMAGES_PER_BLOCK:
+        del self._waiting[split]
+        yield split, len(waiting), pack(waiting)
 
   def finish_bundle(self) -> Iterator[WindowedValue]:
     for split, waiting in self._waiting.items():

@@ -5,8 +5,11 @@ The driver reads it once for labels and splits; workers plan the shards.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -17,21 +20,22 @@ from beam_retrain.transforms.core.records.csv_format import by_key
 from beam_retrain.transforms.core.records.input_manifest import ManifestRow, read_images, summarise
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, VALIDATION, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, pack, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.core.system.listing import is_archive
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import (
+  IMAGES_PER_BLOCK,
   AssignShards,
   ImageFile,
   ImageFilesSource,
   ListedImage,
-  assign_split,
 )
 
 _BUCKET_SALT = b"beam-retrain-manifest-1:"
+_MOST_BUCKETS = 1024  # so that a block's rows for one of them are worth an element
 
 
 class ManifestSource(ImageFilesSource):
@@ -61,25 +65,30 @@ class ManifestSource(ImageFilesSource):
     for split in splits:
       if self.has_splits and split not in self._summary.splits:
         raise InputError(f"{self.path} has no {split} images: add rows with the split {split}.")
-    buckets = -(-self._summary.images // IMAGES_PER_SHARD)
-    # Rows are grouped by key into buckets of about a shard's size, to find repeated keys and check the files.
+    buckets = min(_MOST_BUCKETS, -(-self._summary.images // IMAGES_PER_SHARD))
+    # Rows are grouped by key into buckets of at least a shard's size, to find repeated keys and check the files.
     return (
       "Manifest" >> beam.Create([self.path], reshuffle=False)
       # str
       | "ReadRows" >> beam.FlatMap(_read_rows, buckets)
-      # (bucket, ManifestRow)
+      # (bucket, packed rows)
       | "GroupByKey" >> beam.GroupByKey()
-      | "StatImages" >> beam.FlatMap(_stat_bucket, self.path)
-      # (split or None, ImageFile or Quarantined)
-      | "AssignSplit" >> beam.FlatMap(assign_split, with_validation(splits), percentages)
-      # (split, ImageFile or Quarantined)
-      | "AssignShards" >> AssignShards()
+      | "AssignShards" >> AssignShards(functools.partial(_stat_bucket, self.path), with_validation(splits), percentages)
     )
 
   def list_images(self) -> Iterator[tuple[str | None, ListedImage]]:
     rows = by_key(read_images(files.read_lines(self.path), self.path), self.path).values()
     for block in batched(rows, IMAGES_PER_SHARD):
       yield from _stat_rows(block)
+
+  def list_names(self, most: int | None) -> Iterator[tuple[str | None, str, ManifestRow]]:
+    rows = itertools.islice(read_images(files.read_lines(self.path), self.path), most)
+    for key, row in by_key(rows, self.path).items():
+      yield row.split, key, row
+
+  def open_name(self, name: ManifestRow) -> ListedImage:
+    ((_, image),) = _stat_rows([name])
+    return image
 
   def read_keys(self, keys: Collection[str]) -> Iterator[Image | Quarantined]:
     for row in read_images(files.read_lines(self.path), self.path):
@@ -110,13 +119,18 @@ def _stat_each(paths: Sequence[str]) -> Iterator[files.FileStat | None]:
     yield status or next(filter(None, map(files.stat, spellings)), None)
 
 
-def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, ManifestRow]]:
-  for row in read_images(files.read_lines(path), path):
-    yield stable_hash(row.key, _BUCKET_SALT) % buckets, row
+def _read_rows(path: str, buckets: int) -> Iterator[tuple[int, bytes]]:
+  for block in batched(read_images(files.read_lines(path), path), IMAGES_PER_BLOCK):
+    of_bucket: dict[int, list[ManifestRow]] = defaultdict(list)
+    for row in block:
+      of_bucket[stable_hash(row.key, _BUCKET_SALT) % buckets].append(row)
+    for bucket, rows in of_bucket.items():
+      yield bucket, pack(rows)
 
 
-def _stat_bucket(bucket: tuple[int, Iterable[ManifestRow]], path: str) -> Iterator[tuple[str | None, ListedImage]]:
-  yield from _stat_rows(list(by_key(bucket[1], path).values()))
+def _stat_bucket(path: str, bucket: tuple[int, Iterable[bytes]]) -> Iterator[tuple[str | None, ListedImage]]:
+  rows: Iterator[ManifestRow] = itertools.chain.from_iterable(map(unpack, bucket[1]))
+  return _stat_rows(list(by_key(rows, path).values()))
 
 
 def _stat_rows(rows: Sequence[ManifestRow]) -> Iterator[tuple[str | None, ListedImage]]:

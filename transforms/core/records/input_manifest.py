@@ -78,23 +78,29 @@ def read_images(lines: Iterable[str], source: str) -> Iterator[ManifestRow]:
   header, rows = open_table(lines, source, _KIND)
   validate_once(header, (FILE_NAME, LABEL, SPLIT), source)
   folder = posixpath.dirname(source)
+  home = path_of("x", folder)[:-1]
+  of_name, of_label, of_split = (header.index(name) if name in header else -1 for name in (FILE_NAME, LABEL, SPLIT))
+  labels: dict[str, str] = {}
   for line, cells in rows:
-    where, row = f"{source}: line {line}", dict(zip(header, cells, strict=True))
-    name, cell, given = row[FILE_NAME].strip(), row[LABEL].strip(), row.get(SPLIT)
+    name, cell, given = cells[of_name].strip(), cells[of_label].strip(), cells[of_split] if of_split >= 0 else None
     if "\\" in name or name[1:2] == ":":
-      name = _from_windows(name, folder, where)
-    key, label = key_of(name, folder), normalise(cell)
+      name = _from_windows(name, folder, f"{source}: line {line}")
+    # Most names are plain paths below the manifest's folder, which need no joining.
+    is_plain = name[:1] not in (".", "/") and "//" not in name and "/." not in name and name[-1:] != "/"
+    key, path = (name, f"{home}{name}") if is_plain else (key_of(name, folder), path_of(name, folder))
     if not key or "\0" in name:
-      raise InputError(f"{where}: {name!r} is not a valid {FILE_NAME}: give the path of an image.")
-    if not is_label(label):
-      raise InputError(f"{where}: {label!r} cannot be a label: give a name without control characters.")
+      raise InputError(f"{source}: line {line}: {name!r} is not a valid {FILE_NAME}: give the path of an image.")
+    if cell not in labels and not is_label(labels.setdefault(cell, normalise(cell))):
+      raise InputError(
+        f"{source}: line {line}: {labels[cell]!r} cannot be a label: give a name without control characters."
+      )
     split = _SPLITS.get(given.strip().lower()) if given is not None else None
     if given is not None and not split:
       raise InputError(
-        f"{where}: {given!r} is not a valid {SPLIT}: give {TRAINING}, {VALIDATION} or {TESTING} in every row, or remove"
-        " the column."
+        f"{source}: line {line}: {given!r} is not a valid {SPLIT}: give {TRAINING}, {VALIDATION} or {TESTING} in every"
+        " row, or remove the column."
       )
-    yield ManifestRow(line, key, label, path_of(name, folder), split, cell)
+    yield ManifestRow(line, key, labels[cell], path, split, cell)
 
 
 def _from_windows(name: str, folder: str, where: str) -> str:

@@ -122,7 +122,9 @@ class Shard(NamedTuple):
 
   def __reduce__(self) -> Any:
     # A single range is not compressed: its pixels, if they are in it, would hardly shrink.
-    return reduce_packed(self) if len(self.inputs) > 1 else (Shard, tuple(self))
+    return (
+      (_unpack_shard, (pack(self.inputs), *self._replace(inputs=()))) if len(self.inputs) > 1 else (Shard, tuple(self))
+    )
 
   def name(self, suffix: str = "tfrecord") -> str:
     return shard_name(self.split, self.index, self.of, suffix)
@@ -161,6 +163,10 @@ class Shard(NamedTuple):
           yield Quarantined(image.key, len(image.encoded), Reason.BAD_LABEL, detail, self.split)
         else:
           yield image
+
+
+def _unpack_shard(packed: bytes, *others: Any) -> Shard:
+  return Shard(*others)._replace(inputs=unpack(packed))
 
 
 def pick_inputs(inputs: Sequence[Input], positions: Sequence[int]) -> tuple[Input, ...]:
@@ -239,16 +245,25 @@ class ShardReport:
 
 
 def pack(items: Sequence[Any]) -> bytes:
-  return zlib.compress(pickle.dumps(tuple(items), pickle.HIGHEST_PROTOCOL), _ZLIB_LEVEL)
+  """Packs items; named tuples of one kind by columns, in half the time."""
+  kinds = set(map(type, items))
+  kind = kinds.pop() if len(kinds) == 1 else None
+  data = (kind, tuple(zip(*items, strict=True))) if hasattr(kind, "_make") else (None, tuple(items))
+  return zlib.compress(pickle.dumps(data, pickle.HIGHEST_PROTOCOL), _ZLIB_LEVEL)
 
 
-def unpack(packed: bytes, kind: Callable[..., Any] = lambda *items: items) -> Any:
-  return kind(*pickle.loads(zlib.decompress(packed)))
+def unpack(packed: bytes) -> tuple[Any, ...]:
+  kind, data = pickle.loads(zlib.decompress(packed))
+  return tuple(map(kind._make, zip(*data, strict=True))) if kind else data
 
 
 def reduce_packed(record: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
   """Implements `__reduce__` of a named tuple, so that it is pickled compressed."""
-  return unpack, (pack(record), type(record))
+  return _unpack_record, (type(record), pack(record))
+
+
+def _unpack_record(kind: Callable[..., Any], packed: bytes) -> Any:
+  return kind(*unpack(packed))
 
 
 def bucket_count(shards: int) -> int:

@@ -128,15 +128,15 @@ def left_out(beside: Mapping[str, Sequence[str]], up: Sequence[str]) -> str:
   return f"left out: {'; '.join(parts)}" if parts else ""
 
 
-def _scan(folder: str) -> list[os.DirEntry[str]]:
+def _scan(folder: str) -> Iterator[os.DirEntry[str]]:
   try:
     with os.scandir(folder) as entries:
-      return list(entries)
+      yield from entries  # a folder may hold millions
   except FileNotFoundError:
-    return []
+    return
   except OSError as error:
     if is_rubbish_folder(os.path.basename(folder)):
-      return []
+      return
     raise InputError(
       f"the folder {folder} cannot be listed ({error.strerror}): make it readable, or remove it."
     ) from error
