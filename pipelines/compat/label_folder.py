@@ -22,7 +22,6 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from beam_retrain.pipelines.compat.label_image import EXAMPLE_FOLDER, PROG, make_parser, open_graph
 from beam_retrain.pipelines.jobs.locks import hold_output
 from beam_retrain.pipelines.jobs.runner import claim_output, exit_code, run_pipeline
-from beam_retrain.pipelines.options.flags import report_notes
 from beam_retrain.pipelines.options.request import parse_job
 from beam_retrain.transforms.compat.frozen_graph import (
   ACCURATE,
@@ -46,7 +45,6 @@ from beam_retrain.transforms.evaluation.evaluate import check_not_empty
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
-from beam_retrain.transforms.sources.one_folder import OneFolderSource
 
 STAGE = "label_image"
 PARTS_FOLDER = ".parts"
@@ -148,7 +146,6 @@ def _plan(flags: argparse.Namespace, argv: Sequence[str]) -> Job:
       kind = "is not a folder" if os.path.exists(shown_as) else "does not exist"
       raise InputError(f"{shown_as} {kind}: give a folder of images as --directory_name.")
   folder = files.absolute(shown_as)
-  report_notes(OneFolderSource(shown_as))
   target = files.absolute(flags.output or os.curdir)
   if files.is_local(target) and files.is_local(folder):
     # Or the CSV would be among the images of the next run.

@@ -25,9 +25,11 @@ from beam_retrain.transforms.core.run.output_folder import claim_folder, write_l
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import Stats
 from beam_retrain.transforms.core.system import scratch
+from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.core.system.locks import forget_claims
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.beam_internals import remembered_inspections
+from beam_retrain.transforms.io.counters import LINKS_UP, counts_of
 
 __all__ = ["ExitCode", "claim_output", "exit_code", "run_command", "run_pipeline"]
 
@@ -78,6 +80,7 @@ def run_pipeline(
     if "KeyboardInterrupt" in str(error):  # raised in a thread of Beam's, which made it a step's error
       raise KeyboardInterrupt from error
     raise
+  _say_links_up(result)
   return result
 
 
@@ -93,6 +96,12 @@ def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.run
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
   return local_runner(options) if runner_of(options) == "fnapirunner" else None
+
+
+def _say_links_up(result: beam.runners.runner.PipelineResult) -> None:
+  with contextlib.suppress(Exception):  # without metrics; each runner raises its own kind
+    if line := left_out({}, list(counts_of(result, LINKS_UP))):
+      say(line, file=sys.stderr)
 
 
 def claim_output(

@@ -2,17 +2,19 @@
 
 Beam's own local runner translates a pipeline into the format of clusters and encodes each element, which takes two
 seconds of a job of a hundred images. Here each step hands its elements to the next one's DoFn. An element that needs a
-side input waits until that is complete; what is grouped is held in memory, as by Beam's. Of Beam's primitives it knows
-those that our jobs use.
+side input waits until that is complete, and what is grouped until its step's end: the first of them in memory, all more
+in a temporary file, so that memory does not grow with the data. Of Beam's primitives it knows those that our jobs use.
 """
 
 from __future__ import annotations
 
 import contextlib
+import pickle
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import apache_beam as beam
 from apache_beam.internal import pickler
@@ -28,6 +30,9 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 Send = Callable[[WindowedValue], None]
+
+_IN_MEMORY = 64  # elements of a step, or of a part of what is grouped
+_PARTS = 64
 
 
 class ThreadRunner(PipelineRunner):
@@ -139,13 +144,40 @@ class _Job:
     return runner.process, runner.finish
 
 
+class _Waiting:
+  """Elements in order; more than a few of them are on disk."""
+
+  def __init__(self) -> None:
+    self._first: list[Any] = []
+    self._file: BinaryIO | None = None
+
+  def append(self, element: Any) -> None:
+    if len(self._first) < _IN_MEMORY:
+      self._first.append(element)
+      return
+    self._file = self._file or cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - `drain` closes it
+    pickle.dump(element, self._file, pickle.HIGHEST_PROTOCOL)
+
+  def drain(self) -> Iterator[Any]:
+    """Yields all, and forgets them."""
+    first, file, self._first, self._file = self._first, self._file, [], None
+    yield from first
+    if file:
+      first.clear()
+      with file:
+        end = file.tell()
+        file.seek(0)
+        while file.tell() < end:
+          yield pickle.load(file)
+
+
 class _Step:
   """A step; elements wait until its side inputs are complete."""
 
   def __init__(self, job: _Job, applied: AppliedPTransform):
     self._job = job
     self.applied = applied
-    self._waiting: list[WindowedValue] = []
+    self._waiting = _Waiting()
     self._opened: tuple[Send, Callable[[], None]] | None = None
 
   def take(self, value: WindowedValue) -> None:
@@ -157,10 +189,9 @@ class _Step:
     self._opened[0](value)
 
   def finish(self) -> None:
-    waiting, self._waiting = self._waiting, []
-    if self._opened is None and (waiting or not self._is_dofn):
+    if self._opened is None and not self._is_dofn:
       self._opened = self._job.open(self.applied)
-    for value in waiting:
+    for value in self._waiting.drain():
       self.take(value)
     if self._opened:
       self._opened[1]()
@@ -198,16 +229,22 @@ def _create(values: Iterable[Any], send: Send) -> None:
 
 
 def _group(send: Send) -> tuple[Send, Callable[[], None]]:
-  groups: defaultdict[Any, list[Any]] = defaultdict(list)
+  parts = [_Waiting() for _ in range(_PARTS)]
+  numbers: dict[Any, int] = {}  # of the keys, in the order of their first members
 
   def take(value: WindowedValue) -> None:
     key, member = value.value
-    groups[key].append(member)
+    number = numbers.setdefault(key, len(numbers))
+    parts[number % _PARTS].append((key, member))
 
   def finish() -> None:
-    while groups:
-      key = next(iter(groups))
-      send(GlobalWindows.windowed_value((key, groups.pop(key))))
+    for part in parts:
+      groups: defaultdict[Any, list[Any]] = defaultdict(list)
+      for key, member in part.drain():
+        groups[key].append(member)
+      while groups:
+        key = next(iter(groups))
+        send(GlobalWindows.windowed_value((key, groups.pop(key))))
 
   return take, finish
 

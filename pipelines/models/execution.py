@@ -23,7 +23,8 @@ from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system import imports
 from beam_retrain.transforms.core.system.machine import Threads, available_cores
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS, counts_by_worker
+from beam_retrain.transforms.io.counters import counts_of
+from beam_retrain.transforms.shards.progress import TRUNK_IMAGES, TRUNK_LOADS
 
 _LOOPBACK_PROCESSES = "use_loopback_process_worker=true"
 
@@ -176,7 +177,7 @@ def report_workers(result: PipelineResult, output: str) -> str:
   Records the images and trunk loads of each in `info.json`.
   """
   try:
-    images, loads = counts_by_worker(result, TRUNK_IMAGES), counts_by_worker(result, TRUNK_LOADS)
+    images, loads = counts_of(result, TRUNK_IMAGES), counts_of(result, TRUNK_LOADS)
   except Exception:  # without metrics
     return ""
   if not images:

@@ -31,7 +31,7 @@ from beam_retrain.transforms.bottlenecks.store import record_files
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, TRUNK_FOLDER, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, SAMPLED_FROM
 from beam_retrain.transforms.core.run.cost_model import JobCosts
 from beam_retrain.transforms.core.run.output_folder import read_info
 from beam_retrain.transforms.core.run.run_info import RunInfo
@@ -100,7 +100,7 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
     records_bytes = sum(map(os.path.getsize, record_files(output)))
     costs = JobCosts(
       start_secs=max(0.0, job_secs - len(in_shards) * shard_secs - sum(in_shards) * image_secs),
-      listing_secs=listing_secs / total,
+      listing_secs=listing_secs / min(total, SAMPLED_FROM),
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       image_secs=image_secs,

@@ -244,24 +244,24 @@ def walk(folder: str) -> Iterator[str]:
   return (status.path for status in list_tree(folder))
 
 
-def walk_images(folder: str, up: list[str] | None = None) -> Iterator[str]:
+def walk_images(folder: str) -> Iterator[str]:
   """Yields the files that may be images, by paths within the folder.
 
-  They are unordered; see `listing.walk`, also for `up`.
+  They are unordered; see `listing.walk`.
   """
   if is_local(folder):
     start = len(join(folder, ""))
-    return (entry.path[start:] for entry in listing.walk(folder, images=True, up=up))
+    return (entry.path[start:] for entry in listing.walk(folder, images=True))
   return (inside for inside, _ in _list_objects(folder))
 
 
-def list_images(folder: str) -> Iterator[tuple[str, FileStat]]:
+def list_images(folder: str, up: list[str] | None = None) -> Iterator[tuple[str, FileStat]]:
   """Yields (path within the folder, status) of each file of `walk_images`."""
   if not is_local(folder):
     yield from _list_objects(folder)
     return
   start = len(join(folder, ""))
-  for entry in listing.walk(folder, images=True):
+  for entry in listing.walk(folder, images=True, up=up):
     try:
       status = entry.stat()
       yield entry.path[start:], FileStat(entry.path, status.st_size, status.st_mtime)

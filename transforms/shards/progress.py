@@ -12,17 +12,17 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.metrics import Metrics
 
 from beam_retrain.transforms.core.records.quarantine import DROPPED, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.counters import METRICS_NAMESPACE, count_of
 
-METRICS_NAMESPACE = "beam_retrain"
 TRUNK_IMAGES = "trunk_pictures"
 """Images read, decoded, embedded and written."""
 TRUNK_LOADS = "trunk_loads"
@@ -31,7 +31,6 @@ LIVE_SUFFIX = ".tmp-live"
 
 _EVERY_SECS = 0.5
 _PLANNED = f"planned{LIVE_SUFFIX}"
-_OF = "_of:"
 
 
 class Counts(NamedTuple):
@@ -144,15 +143,5 @@ def read_planned(reports_folder: str) -> int | None:
 
 
 def count_here(name: str, number: int) -> None:
-  """Adds to this process's counter; call it on the bundle's thread."""
-  Metrics.counter(METRICS_NAMESPACE, f"{name}{_OF}{socket.gethostname()}/{os.getpid()}").inc(number)
-
-
-def counts_by_worker(result: Any, name: str) -> dict[str, int]:
-  """Returns `host/process id` -> count, sorted; raises without metrics."""
-  counts = Counter[str]()
-  for counter in result.metrics().query(MetricsFilter().with_namespace(METRICS_NAMESPACE))["counters"]:
-    prefix, of, worker = counter.key.metric.name.partition(_OF)
-    if of and prefix == name:
-      counts[worker] += counter.result  # Spark has no `committed` values
-  return dict(sorted(counts.items()))
+  """Adds to the counter of `host/process id`; call it on the bundle's thread."""
+  count_of(name, f"{socket.gethostname()}/{os.getpid()}", number)

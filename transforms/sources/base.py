@@ -71,7 +71,7 @@ class Source(abc.ABC):
   ) -> Iterator[Shard]:
     """Yields small shards without a job, unlike those of `plan`, in order.
 
-    `max_files` limits the files that are listed, if keys are inside the files.
+    `max_files` limits the files that are listed, if keys are inside the files; of others, about `SAMPLED_FROM` keys.
     """
 
   @abc.abstractmethod
@@ -96,7 +96,8 @@ class Source(abc.ABC):
   ) -> Iterator[Image | Quarantined]:
     """Yields the `count` images with the smallest salted hashes of their keys.
 
-    Reads only the keys of the others. With `max_files` (see `list_shards`), files are sampled by their names alike.
+    Reads only the keys of the others. With `max_files` (see `list_shards`), only some keys are looked at: of many
+    record files some, of IDX files some parts, of class folders and manifests the first that are listed.
     """
     for shard in self._sample_shards(splits, percentages, count, max_files):
       yield from shard.read_images(self.labels)

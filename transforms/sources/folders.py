@@ -16,6 +16,7 @@ from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.system.listing import is_named_as_image, is_tar, left_out
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.counters import LINKS_UP, count_of
 from beam_retrain.transforms.sources.base import SourceOptions, check_classes, has_items
 from beam_retrain.transforms.sources.image_files import AssignShards, ImageFile, ImageFilesSource
 
@@ -201,11 +202,7 @@ class FolderSource(ImageFilesSource):
         yield from merged(folder.name for folder in self.class_folders if folder.split == split)
     up: list[str] = []
     list_class_folders(self.path, up)
-    # Only walks what may hold something to tell: in object stores there are no links.
-    walked = [
-      count_files(folder, up) for folder in self.class_folders if folder.retrain_names or files.is_local(self.path)
-    ]
-    if others := sum(counts.others for counts in walked if counts.others):
+    if others := sum(count_files(folder).others for folder in self.class_folders if folder.retrain_names):
       yield f"files left out, as their names do not end in .jpg, .jpeg or .png: {others:,}"
     homes = {self.path} | {files.split(folder.path)[0] for folder in self.class_folders}
     names = [files.join(home, name) for home in homes for name in files.files_in(home)]
@@ -235,17 +232,19 @@ def plan_folders(
 def list_folder(folder: ClassFolder) -> Iterator[tuple[str | None, ImageFile]]:
   """Yields every file of a class folder, at any depth; see `listing`.
 
-  Extensions are ignored, except with `retrain_names`.
+  Extensions are ignored, except with `retrain_names`. In a job, links that lead up the tree are counted.
   """
-  for inside, stat in files.list_images(folder.path):
+  up: list[str] = []
+  for inside, stat in files.list_images(folder.path, up):
     if not folder.retrain_names or is_retrain_image(inside):
       yield folder.split, _image_file(folder, inside, stat)
+  for link in up:
+    count_of(LINKS_UP, _in_utf8(link))
 
 
-def count_files(folder: ClassFolder, up: list[str] | None = None) -> FileCounts:
-  """Counts a class folder's files; `up` is as of `listing.walk`."""
+def count_files(folder: ClassFolder) -> FileCounts:
   images = others = 0
-  for path in files.walk_images(folder.path, up):
+  for path in files.walk_images(folder.path):
     if not folder.retrain_names or is_retrain_image(path):
       images += 1
     else:

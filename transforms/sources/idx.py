@@ -27,11 +27,11 @@ from beam_retrain.transforms.core.images.class_names import parse_class_names
 from beam_retrain.transforms.core.images.encode import encode_pixels
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, read_picked
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, SAMPLED_FROM, Input, Shard, read_picked
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, read_range
+from beam_retrain.transforms.sources.base import Source, SourceOptions, check_classes, read_range, sample_hash
 from beam_retrain.transforms.sources.idx_files import IdxFile, IdxFolder, is_idx_name, read_blocks, read_classes
 
 _IS_EMNIST = re.compile(r"(?:.*[-_.])?emnist\b.*", re.IGNORECASE)
@@ -168,8 +168,11 @@ class IdxSource(Source):
   def list_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, max_files: int | None = None
   ) -> Iterator[Shard]:
-    for pair in self.pairs(splits):
-      yield from cut_into_shards(pair, IMAGES_PER_SHARD)
+    pairs = self.pairs(splits)
+    count = sum(pair.count for pair in pairs)
+    for shard in itertools.chain.from_iterable(cut_into_shards(pair, IMAGES_PER_SHARD) for pair in pairs):
+      if max_files is None or sample_hash(shard.name()) % count < SAMPLED_FROM:
+        yield shard
 
   def has_at_least(self, count: int) -> bool:
     return sum(pair.count for pair in self.pairs()) >= count

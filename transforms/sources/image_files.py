@@ -18,7 +18,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import ALL, TRAINING, VALIDATION, Image
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Input, Shard, pack, unpack
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, SAMPLED_FROM, Input, Shard, pack, unpack
 from beam_retrain.transforms.core.records.splits import SplitPercentages, stable_hash, with_validation
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.io import files
@@ -28,8 +28,6 @@ from beam_retrain.transforms.sources.converted import find_change
 _SHARD_SALT = b"beam-retrain-shard-1:"
 IMAGES_PER_BLOCK = 50_000
 """Names that a step packs into one element."""
-
-_NAMES_PER_FILE = 25_000  # names that are looked at for a sample, for each record file that would be
 
 
 class ImageFile(NamedTuple):
@@ -114,9 +112,8 @@ class ImageFilesSource(Source):
   def _sample_shards(
     self, splits: Sequence[str], percentages: SplitPercentages | None, count: int, max_files: int | None = None
   ) -> Iterator[Shard]:
-    # Holds only the sample, and opens nothing else. Beyond `most` names, a sample is as good from a part of them: then
-    # it takes no longer for five million images than for a hundred thousand.
-    most, wanted = None if max_files is None else max_files * _NAMES_PER_FILE, with_validation(splits)
+    # Holds only the sample, and opens nothing else.
+    most, wanted = None if max_files is None else SAMPLED_FROM, with_validation(splits)
     named = (
       (sample_hash(key), key, split, name)
       for own_split, key, name in self.list_names(most)

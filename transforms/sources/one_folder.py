@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beam_retrain.transforms.core.labels import normalise
-from beam_retrain.transforms.core.system.listing import left_out
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import SourceOptions
-from beam_retrain.transforms.sources.folders import ClassFolder, FolderSource, count_files
+from beam_retrain.transforms.sources.folders import ClassFolder, FolderSource
 
 
 class OneFolderSource(FolderSource):
@@ -28,8 +27,4 @@ class OneFolderSource(FolderSource):
     return not files.subfolders(path) and next(iter(files.walk_images(path)), None) is not None
 
   def notes(self) -> Iterator[str]:
-    up: list[str] = []
-    if files.is_local(self.path):  # in object stores there are no links
-      count_files(self.class_folders[0], up)
-    if line := left_out({}, up):
-      yield line
+    return iter(())  # what is beside the folder is no part of it

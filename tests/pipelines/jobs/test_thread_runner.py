@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -155,3 +156,28 @@ def test_a_job_and_a_night_write_the_same_bytes_on_it(made, tmp_path):
     outputs[name] = (tmp_path / name, *(tmp_path / "nights" / name / f"2026-01-0{number}" for number in (1, 2)))
   for ours, theirs in zip(outputs["default"], outputs["beam"], strict=True):
     assert compare_outputs(str(ours), str(theirs), lambda count: None)[1] is None
+
+
+def test_what_waits_and_what_is_grouped_takes_no_memory_of_its_own():
+  size, count, keys = 10_000, 3_000, 200
+
+  def build(root: beam.Pipeline) -> None:
+    made = root | beam.Create(range(count)) | "Make" >> beam.Map(lambda number: (number % keys, bytes(size)))
+    total = made | "Count" >> beam.combiners.Count.Globally()
+    waited = made | "Wait" >> beam.MapTuple(lambda key, data, _: (key, data), beam.pvalue.AsSingleton(total))
+    _ = waited | beam.GroupByKey() | "Receive" >> beam.MapTuple(_receive)
+
+  tracemalloc.start()
+  with beam.Pipeline(ThreadRunner()) as root:
+    build(root)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert sorted(_RECEIVED) == [(key, count // keys * size) for key in range(keys)]
+  assert peak < count * size / 2
+
+
+_RECEIVED: list[tuple[int, int]] = []
+
+
+def _receive(key: int, data: Iterator[bytes]) -> None:
+  _RECEIVED.append((key, sum(map(len, data))))

@@ -41,7 +41,7 @@ def test_in_however_many_blocks_the_images_travel_the_shards_are_the_same(tmp_pa
   root = lay_out(tmp_path, *(f"{label}/{number}.jpg" for label in "ab" for number in range(40)))
   at_once = plan(root)
   assert len({shard.name() for shard in at_once}) > 5
-  monkeypatch.setattr("beam_retrain.transforms.sources.image_files._IMAGES_PER_BLOCK", 3)
+  monkeypatch.setattr("beam_retrain.transforms.sources.image_files.IMAGES_PER_BLOCK", 3)
   assert plan(root) == at_once
   assert sum(map(len, keys(at_once).values())) == 80
 

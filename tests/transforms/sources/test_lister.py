@@ -6,11 +6,16 @@ import os
 import unicodedata
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines import predict
+from beam_retrain.pipelines.jobs.runner import run_pipeline
 from beam_retrain.pipelines.models.trained import Model, check_labels
 from beam_retrain.transforms.core.errors import InputError
+from beam_retrain.transforms.core.records.schema import TRAINING
+from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.sources.find import find_source
 from beam_retrain.transforms.sources.folders import ClassFolder, find_class_folders, list_folder
 
@@ -63,7 +68,14 @@ def test_a_link_up_the_tree_is_told_and_not_followed(tmp_path, capsys):
   source = find_source(root)
   assert source.labels == ["cat", "dog"]
   assert keys(root) == ["cat/1.jpg", "cat/deep/2.jpg", "dog/3.jpg"]
-  assert list(source.notes()) == [f"left out: links that lead up the tree (4, such as {root}/again)"]
+  assert list(source.notes()) == [f"left out: links that lead up the tree (1, such as {root}/again)"]
+
+  def build(pipeline: beam.Pipeline) -> None:
+    _ = pipeline | source.plan((TRAINING,), SplitPercentages())
+
+  for flags in ([], ["--runner=FnApiRunner"]):
+    run_pipeline(build, PipelineOptions(flags), stage="plan", shards_folder=root)
+    assert capsys.readouterr().err == f"left out: links that lead up the tree (3, such as {root}/cat/deep/top)\n"
   assert len(predict.find_images([root])) == 3
   assert "left out: links that lead up the tree (4, such as" in capsys.readouterr().err
 

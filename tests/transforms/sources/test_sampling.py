@@ -129,3 +129,30 @@ def test_a_typical_shard_of_many_files_is_a_sample_of_them_again_and_again(input
   sample = stems(list(source.read_sample((TRAINING,), None, 7)))
   assert count == len(keys) == 1024
   assert keys[:14] == sample * 2
+
+
+@pytest.mark.parametrize("kind", ["idx", "jpg"])
+def test_a_sample_of_very_many_looks_at_some_of_them(inputs, kind, monkeypatch):
+  source = find_source(str(inputs[kind]))
+  every = {image.key for image in source.read_sample(BOTH, None, 2000)}
+  of_all = [image.key for image in source.read_sample(BOTH, None, 9, max_files=4)]
+  for module in ("idx", "image_files"):
+    monkeypatch.setattr(f"beam_retrain.transforms.sources.{module}.SAMPLED_FROM", 1050)
+  looked_at = [image.key for image in source.read_sample(BOTH, None, 2000, max_files=4)]
+  assert 500 < len(looked_at) < 1500
+  assert set(looked_at) < every == {image.key for image in source.read_sample(BOTH, None, 2000)}
+  assert len({key.split("/")[1] for key in looked_at}) == 10
+  sample = [image.key for image in source.read_sample(BOTH, None, 9, max_files=4)]
+  assert set(sample) < set(looked_at)
+  assert len(set(of_all) & set(sample)) > 2  # it is still by the smallest hashes
+
+
+def test_a_manifest_of_very_many_is_sampled_from_its_first(tmp_path, monkeypatch):
+  for number in range(30):
+    (tmp_path / f"{number}.png").write_bytes(b"1")
+  rows = "".join(f"{number}.png,{number % 2}\n" for number in range(30))
+  (tmp_path / "list.csv").write_text(f"file_name,label\n{rows}")
+  source = find_source(str(tmp_path / "list.csv"))
+  monkeypatch.setattr("beam_retrain.transforms.sources.image_files.SAMPLED_FROM", 20)
+  looked_at = {image.key for image in source.read_sample((ALL,), None, 30, max_files=4)}
+  assert looked_at == {f"{number}.png" for number in range(20)}

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 HashedEntry = TypeVar("HashedEntry", bound=tuple[Any, ...])
 
 IMAGES_PER_SHARD = 1024
+SAMPLED_FROM = 100_000
+"""Names at most, about, that are looked at for a sample: no more are needed for a good one."""
+
 _ZLIB_LEVEL = 1
 
 BOTTLENECKS = "bottlenecks"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD
+from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, SAMPLED_FROM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class JobCosts:
   """
 
   start_secs: float  # process start: Python, libraries, trunk, Beam's steps, transform graph
-  listing_secs: float  # per image, before the job: listing its name to draw the sample that checks the trunk
+  listing_secs: float  # per image, of the first `SAMPLED_FROM`, before the job: for the sample that checks the trunk
   planning_secs: float  # per image, in the job: listing, counting, and assigning it to a shard
   shard_secs: float  # per shard, in addition to its images: until its batches follow each other without a gap
   image_secs: float  # per image: reading, decoding, computing, and writing its record
@@ -64,7 +64,7 @@ def expect(costs: JobCosts, images: Mapping[str, int], workers: int = 1) -> Expe
   trunk = total_shards * costs.shard_secs + total * costs.image_secs
   seconds = {
     "start": costs.start_secs,
-    "listing": total * costs.listing_secs,
+    "listing": min(total, SAMPLED_FROM) * costs.listing_secs,
     "planning": share * total * costs.planning_secs,
     "trunk": share * trunk,
     "closing": share * total * costs.closing_secs,

@@ -48,6 +48,11 @@ def test_the_busiest_worker_decides(workers, rounds):
     assert shared.seconds[part] == alone.seconds[part]
 
 
+def test_listing_for_the_sample_is_of_a_bounded_number():
+  few, many, more = (expect(COSTS, {"training": count}).seconds["listing"] for count in (50_000, 100_000, 10**9))
+  assert (2 * few, many) == (many, more)
+
+
 def test_no_images_cost_the_start():
   assert expect(COSTS, {"training": 0}, 4).total_secs == COSTS.start_secs
 
