@@ -94,7 +94,7 @@ def inputs_table(plans: Sequence[Plan]) -> str:
   rows: list[tuple[str, ...]] = [("measured", *(plan.name for plan in plans))]
   figures = {
     "start, s": lambda costs: f"{costs.start_secs:.1f}",
-    "listing an image, µs": lambda costs: f"{1e6 * costs.listing_secs:.1f}",
+    "listing an image for the sample, µs": lambda costs: f"{1e6 * costs.listing_secs:.1f}",
     "planning an image, µs": lambda costs: f"{1e6 * costs.planning_secs:.1f}",
     "a shard, besides its images, ms": lambda costs: f"{1e3 * costs.shard_secs:.0f}",
     "an image through the trunk, ms": lambda costs: f"{1e3 * costs.image_secs:.3f}",
