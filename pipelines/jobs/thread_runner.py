@@ -32,7 +32,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 Send = Callable[[WindowedValue], None]
 
 _IN_MEMORY = 64  # elements of a step, or of a part of what is grouped
-_PARTS = 64
+_PARTS = 16
 
 
 class ThreadRunner(PipelineRunner):

@@ -158,26 +158,18 @@ def test_a_job_and_a_night_write_the_same_bytes_on_it(made, tmp_path):
     assert compare_outputs(str(ours), str(theirs), lambda count: None)[1] is None
 
 
-def test_what_waits_and_what_is_grouped_takes_no_memory_of_its_own():
-  size, count, keys = 10_000, 3_000, 200
-
-  def build(root: beam.Pipeline) -> None:
-    made = root | beam.Create(range(count)) | "Make" >> beam.Map(lambda number: (number % keys, bytes(size)))
-    total = made | "Count" >> beam.combiners.Count.Globally()
-    waited = made | "Wait" >> beam.MapTuple(lambda key, data, _: (key, data), beam.pvalue.AsSingleton(total))
-    _ = waited | beam.GroupByKey() | "Receive" >> beam.MapTuple(_receive)
-
+def test_what_waits_and_what_is_grouped_does_not_fill_the_memory(tmp_path):
+  size, count, keys = 10_000, 6_000, 200
+  kept = str(tmp_path / "kept")
   tracemalloc.start()
   with beam.Pipeline(ThreadRunner()) as root:
-    build(root)
+    made = root | beam.Create(range(count)) | "Make" >> beam.Map(lambda number: (number % keys, bytes(size)))
+    total = made | "Count" >> beam.combiners.Count.Globally()
+    waited = made | "Wait" >> beam.Map(lambda keyed, _: keyed, beam.pvalue.AsSingleton(total))
+    sizes = waited | beam.GroupByKey() | "Sizes" >> beam.MapTuple(lambda key, data: (key, sum(map(len, data))))
+    found = sizes | beam.combiners.ToList()
+    _ = found | "Keep" >> beam.Map(lambda found, path: Path(path).write_bytes(pickle.dumps(found)), kept)
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert sorted(_RECEIVED) == [(key, count // keys * size) for key in range(keys)]
+  assert sorted(pickle.loads(Path(kept).read_bytes())) == [(key, count // keys * size) for key in range(keys)]
   assert peak < count * size / 2
-
-
-_RECEIVED: list[tuple[int, int]] = []
-
-
-def _receive(key: int, data: Iterator[bytes]) -> None:
-  _RECEIVED.append((key, sum(map(len, data))))
