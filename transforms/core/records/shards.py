@@ -24,7 +24,7 @@ HashedEntry = TypeVar("HashedEntry", bound=tuple[Any, ...])
 
 IMAGES_PER_SHARD = 1024
 SAMPLED_FROM = 100_000
-"""Names at most, about, that are looked at for a sample: no more are needed for a good one."""
+"""Names at most, about, of which a sample is drawn: it is as good as of all."""
 
 _ZLIB_LEVEL = 1
 
