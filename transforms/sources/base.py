@@ -96,8 +96,8 @@ class Source(abc.ABC):
   ) -> Iterator[Image | Quarantined]:
     """Yields the `count` images with the smallest salted hashes of their keys.
 
-    Reads only the keys of the others. With `max_files` (see `list_shards`) there are fewer others: of record files some,
-    of IDX files some parts, of class folders and manifests the first that are listed.
+    Reads only the keys of the others. With `max_files` (see `list_shards`) there are fewer others: of record files
+    some, of IDX files some parts, of class folders and manifests the first that are listed.
     """
     for shard in self._sample_shards(splits, percentages, count, max_files):
       yield from shard.read_images(self.labels)
