@@ -143,5 +143,5 @@ def read_planned(reports_folder: str) -> int | None:
 
 
 def count_here(name: str, number: int) -> None:
-  """Adds to the counter of `host/process id`; call it on the bundle's thread."""
+  """Adds to this process's counter; call it on the bundle's thread."""
   count_of(name, f"{socket.gethostname()}/{os.getpid()}", number)

@@ -88,7 +88,10 @@ class ImageFilesSource(Source):
 
   @abc.abstractmethod
   def list_names(self, most: int | None) -> Iterator[tuple[str | None, str, Any]]:
-    """Yields (own split or None, key, what `open_name` takes), at most about `most`, from everywhere."""
+    """Yields (own split or None, key, what `open_name` takes).
+
+    They are about `most` at most, from all folders.
+    """
 
   @abc.abstractmethod
   def open_name(self, name: Any) -> ListedImage | None:
@@ -136,7 +139,7 @@ def _by_split_and_key(assigned: tuple[str, ListedImage]) -> tuple[str, str]:
 def assign_splits(
   listed: Iterable[tuple[str | None, ListedImage]], splits: Collection[str], percentages: SplitPercentages | None
 ) -> Iterator[tuple[str, ListedImage]]:
-  """Yields (split of the shard, image) of those that are to be planned."""
+  """Yields (split of the shard, image) of those to plan."""
   for own_split, image in listed:
     split = own_split or split_by_hash(image.key, percentages)
     if split in splits:
@@ -151,7 +154,7 @@ def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
 
 
 class AssignShards(beam.PTransform):
-  """Lists images and assigns them to shards by key and size of the split.
+  """Lists images and assigns them to shards by key.
 
   PCollection[what `list_images` takes] -> PCollection[Shard]. Only names are shuffled, and in blocks: an image is no
   element of its own, which would cost more than to list it.
@@ -191,7 +194,7 @@ class AssignShards(beam.PTransform):
 
 
 class _PackImages(beam.DoFn):
-  """What `list_images` takes -> (split, count, packed images), of one or more elements."""
+  """What `list_images` takes -> (split, count, packed images)."""
 
   def __init__(
     self,

@@ -248,7 +248,7 @@ class ShardReport:
 
 
 def pack(items: Sequence[Any]) -> bytes:
-  """Packs items; named tuples of one kind by columns, in half the time."""
+  """Packs items; named tuples of one kind by columns, which is faster."""
   kinds = set(map(type, items))
   kind = kinds.pop() if len(kinds) == 1 else None
   data = (kind, tuple(zip(*items, strict=True))) if hasattr(kind, "_make") else (None, tuple(items))
