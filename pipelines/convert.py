@@ -182,7 +182,6 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
 
 
 def _splits_of(source: Source) -> tuple[str, ...]:
-  """Returns the splits that a source has."""
   if not source.has_splits:
     return (ALL,)
   splits = [split for split in (TRAINING, TESTING) if _has_split(source, split)]

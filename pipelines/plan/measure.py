@@ -62,8 +62,6 @@ Sample = Mapping[str, Sequence[Image | Quarantined]]  # by split
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-  """Result of a measurement."""
-
   costs: JobCosts
   images: Mapping[str, int]  # by split; training includes the images that will be drawn for validation
   looked_at: int  # images in the sample

@@ -314,7 +314,6 @@ def is_date(text: str) -> bool:
 
 
 def is_in_night(path: str, history: str) -> bool:
-  """Whether a folder is, or is in, a night of a history."""
   if is_bucket(history):
     return f"{path}/".startswith(f"{files.join(history, bucket.NIGHTS_FOLDER)}/")
   inside = os.path.relpath(os.path.realpath(path), os.path.realpath(history))

@@ -155,7 +155,6 @@ class Review:
     return copies
 
   def decisions(self) -> dict[int, Correction]:
-    """Returns index -> decision."""
     decided = self.corrections.read()
     return {index: decided[item.id] for index, item in enumerate(self.items) if item.id in decided}
 

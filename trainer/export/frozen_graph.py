@@ -47,7 +47,6 @@ def freeze_scores(
 def freeze_behind(
   trunk: StoredTrunk, score_bottlenecks: tf.types.experimental.GenericFunction, output_name: str
 ) -> tf.compat.v1.GraphDef:
-  """Freezes `score_bottlenecks` behind a stored trunk."""
   graph = trunk.to_graph()
   if graph is None:
     embed = load_saved_model(trunk.folder).embed

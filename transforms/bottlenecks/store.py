@@ -91,7 +91,6 @@ def find_stores(
 
 
 def trunks_in(folder: str) -> list[TrunkInfo]:
-  """Returns the trunks of the stores in a folder."""
   return [info.trunk for info in _stores_in(folder).values()]
 
 

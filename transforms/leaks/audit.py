@@ -73,8 +73,6 @@ class Planned(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitAudit:
-  """The split audit of a job."""
-
   on_leak: OnLeak
   labels: Sequence[str]
   percentages: SplitPercentages  # how training images are drawn for validation

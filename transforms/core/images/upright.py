@@ -115,7 +115,6 @@ def _unidentified(probed: ImageInfo | Fault) -> Fault:
 
 
 def _check_size(image: Pillow.Image, max_pixels: int) -> Fault | None:
-  """Checks the sizes of an image and of its tiles."""
   tags = getattr(image, "tag_v2", {})
   tile = (tags.get(_TILE_LENGTH, 1), tags.get(_TILE_WIDTH, 1))
   return check_size(image.height, image.width, max_pixels) or check_size(*tile, max_pixels)

@@ -31,8 +31,6 @@ from beam_retrain.transforms.core.run.run_info import versions, without_secrets
 
 
 class ExitCode(enum.IntEnum):
-  """Exit code of a command."""
-
   DONE = 0
   GATE_MISSED = 1  # a gate that the user set
   FAILED = 2  # wrong usage, or the job failed

@@ -57,7 +57,6 @@ class ProgressLine:
     return TERMINAL_SECS if self.on_terminal else PLAIN_SECS
 
   def record(self, count: int) -> None:
-    """Records a count for the rate."""
     now = self._clock()
     self._recorded.append((now, count))
     while now - self._recorded[0][0] > _RATE_SECS and len(self._recorded) > 1:

@@ -92,7 +92,6 @@ def versions() -> dict[str, str]:
 
 
 def without_secrets(arguments: Iterable[str]) -> Iterator[str]:
-  """Yields the arguments with secrets hidden."""
   argv = list(arguments)
   for before, argument in zip(("", *argv), argv, strict=False):
     name, equals, _ = argument.partition("=")

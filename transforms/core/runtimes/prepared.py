@@ -41,8 +41,6 @@ REWRITE = "run `beam-retrain bottlenecks` again, or `beam-retrain train` for the
 
 @dataclasses.dataclass(frozen=True)
 class PreparedTrunk:
-  """A loaded prepared trunk."""
-
   variant: Variant
   input_px: int
   dimensions: int

@@ -150,7 +150,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _real_parents(folder: str) -> tuple[str, ...]:
-  """Returns the real paths of a folder and of its parents."""
   path = Path(os.path.abspath(folder))
   return tuple({os.path.realpath(each) for each in (path, *path.parents)})
 

@@ -41,7 +41,6 @@ def overlap(path: str, other: str) -> bool:
 
 
 def is_within(path: str, folder: str) -> bool:
-  """Returns whether a path is a folder or lies in it."""
   if ("://" in path) != ("://" in folder):
     return False
   inner, outer = (f"{(each if '://' in each else os.path.realpath(each)).rstrip('/')}/" for each in (path, folder))
