@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from beam_retrain.pipelines.models.trained import (
-  Model,
-  check_labels,
-  choose_splits,
-  shared_percentages,
-)
-from beam_retrain.pipelines.options.flags import (
-  report_notes,
-)
+from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, shared_percentages
+from beam_retrain.pipelines.options.flags import report_notes
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.splits import SplitPercentages

@@ -20,26 +20,14 @@ from beam_retrain.pipelines.jobs.runner import claim_output, run_pipeline
 from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_path import ModelPath
 from beam_retrain.pipelines.models.sample import sample_images
-from beam_retrain.pipelines.models.trained import (
-  Model,
-  ModelTrunk,
-  split_settings,
-)
-from beam_retrain.pipelines.options.flags import (
-  retrain_names_setting,
-)
+from beam_retrain.pipelines.models.trained import Model, ModelTrunk, split_settings
+from beam_retrain.pipelines.options.flags import retrain_names_setting
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
-from beam_retrain.transforms.core.metrics.figures import (
-  MODEL,
-)
+from beam_retrain.transforms.core.metrics.figures import MODEL
 from beam_retrain.transforms.core.models.agreement import Sampled
-from beam_retrain.transforms.core.records.schema import (
-  INFO_FILE,
-  METRICS_FILE,
-  REPORTS_FOLDER,
-)
+from beam_retrain.transforms.core.records.schema import INFO_FILE, METRICS_FILE, REPORTS_FOLDER
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.run_info import RunInfo, describe_run
 from beam_retrain.transforms.core.run.stats import read_stats

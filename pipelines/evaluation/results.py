@@ -10,12 +10,8 @@ from typing import Any
 
 from beam_retrain.pipelines.evaluation.planned import REPORT_FILE, Evaluation
 from beam_retrain.pipelines.jobs.runner import exit_code
-from beam_retrain.pipelines.models.trained import (
-  which_images,
-)
-from beam_retrain.pipelines.options.flags import (
-  report_oriented,
-)
+from beam_retrain.pipelines.models.trained import which_images
+from beam_retrain.pipelines.options.flags import report_oriented
 from beam_retrain.reporting.gates import gate_lines, judge, trained_on, unusable, verdict_line
 from beam_retrain.reporting.html_report import Report, render_report
 from beam_retrain.reporting.text_tables import per_label_table
@@ -34,12 +30,7 @@ from beam_retrain.transforms.core.metrics.wording import accuracy_line, too_few
 from beam_retrain.transforms.core.models.agreement import Agreement
 from beam_retrain.transforms.core.printing import command_of_stage, detail, is_stage, print, say
 from beam_retrain.transforms.core.records.leaks import NEAR_DUPLICATES, describe
-from beam_retrain.transforms.core.records.schema import (
-  LEAKS_FILE,
-  METRICS_FILE,
-  QUARANTINE_FILE,
-  TESTING,
-)
+from beam_retrain.transforms.core.records.schema import LEAKS_FILE, METRICS_FILE, QUARANTINE_FILE, TESTING
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats

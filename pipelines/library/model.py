@@ -19,14 +19,7 @@ from beam_retrain.pipelines.library.evaluation import (
   score_images,
   without_label,
 )
-from beam_retrain.pipelines.library.images import (
-  AnyImage,
-  Pixels,
-  as_list,
-  embed_all,
-  read_images,
-  refuse_after_fork,
-)
+from beam_retrain.pipelines.library.images import AnyImage, Pixels, as_list, embed_all, read_images, refuse_after_fork
 from beam_retrain.pipelines.predict import choose_serving, load_classifier, load_trunk_of, rank
 from beam_retrain.transforms.core.arguments import AnyPath, as_path, check_count, naming_arguments
 from beam_retrain.transforms.core.errors import InputError

@@ -22,12 +22,7 @@ from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.next_steps import program, replace_flags
-from beam_retrain.transforms.core.runtimes.trunk_info import (
-  HUB_INCEPTION_V3,
-  INCEPTION_V3,
-  WEIGHTS,
-  WEIGHTS_ADDRESS,
-)
+from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3, WEIGHTS, WEIGHTS_ADDRESS
 from beam_retrain.transforms.core.system import scratch
 from beam_retrain.transforms.sources.base import Source
 

@@ -6,13 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from beam_retrain.pipelines.options.flags import IdxFlags, precision_option, runtime_option
-from beam_retrain.transforms.core.run.flags import (
-  fraction,
-  max_bad_option,
-  max_pixels_option,
-  option,
-  positive_int,
-)
+from beam_retrain.transforms.core.run.flags import fraction, max_bad_option, max_pixels_option, option, positive_int
 from beam_retrain.transforms.core.run.request import Request
 
 _DESCRIPTION = """\

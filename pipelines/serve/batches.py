@@ -14,12 +14,7 @@ from typing import NamedTuple
 
 from beam_retrain.pipelines.predict import load_classifier
 from beam_retrain.transforms.core.models.choose_variant import ServingVariant
-from beam_retrain.transforms.core.models.inference import (
-  Inferred,
-  LoadedModel,
-  infer_images,
-  load_float32,
-)
+from beam_retrain.transforms.core.models.inference import Inferred, LoadedModel, infer_images, load_float32
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, Image
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO

@@ -25,12 +25,7 @@ from tensorflow_transform.tf_metadata import schema_utils
 from tfx_bsl.public import tfxio
 
 from beam_retrain.transforms.core.models.moments import BATCH_SIZE
-from beam_retrain.transforms.core.models.transform_graph import (
-  FINGERPRINT,
-  GRAPH,
-  TransformTemplate,
-  table_name,
-)
+from beam_retrain.transforms.core.models.transform_graph import FINGERPRINT, GRAPH, TransformTemplate, table_name
 from beam_retrain.transforms.core.records.example import encode_example
 from beam_retrain.transforms.core.records.schema import BOTTLENECK, CLASS_INDEX, LABEL
 from beam_retrain.transforms.core.system.plain_path import plain_root

@@ -20,12 +20,7 @@ from beam_retrain.transforms.core.corrections import Correcting, no_class
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.thumbnails import perceptual_hash, thumbnail
 from beam_retrain.transforms.core.metrics import label_stats
-from beam_retrain.transforms.core.metrics.embedding_map import (
-  EmbeddingMap,
-  SampledVector,
-  VectorSample,
-  project,
-)
+from beam_retrain.transforms.core.metrics.embedding_map import EmbeddingMap, SampledVector, VectorSample, project
 from beam_retrain.transforms.core.metrics.figures import (
   MODEL,
   Accuracy,

@@ -18,11 +18,7 @@ from beam_retrain.transforms.core.metrics.label_errors import Components, Judged
 from beam_retrain.transforms.core.metrics.predictions import MAX_SUSPICIOUS, LabelError
 from beam_retrain.transforms.core.records.csv_format import escape_cell
 from beam_retrain.transforms.core.records.leaks import LeakedImage, near_kinds_of
-from beam_retrain.transforms.core.records.schema import (
-  Bottleneck,
-  decode_bottleneck,
-  describe_bottleneck,
-)
+from beam_retrain.transforms.core.records.schema import Bottleneck, decode_bottleneck, describe_bottleneck
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.records.tfrecord import pick_records, read_records
 from beam_retrain.transforms.core.records.trained_on import starts_of
