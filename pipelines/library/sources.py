@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.evaluation.images import choose_images, find_images, holds_bottlenecks, open_bottlenecks
 from beam_retrain.pipelines.library.evaluation import ScoredImage, score_images
 from beam_retrain.pipelines.models.trained import Model
+from beam_retrain.pipelines.requests.evaluation import SPLITS, EvaluateRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
@@ -22,7 +22,7 @@ def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedMod
   Raises:
     InputError: the images cannot be used.
   """
-  if split not in ("auto", "testing", "all"):
+  if split not in SPLITS:
     raise InputError(f"{split!r} is no split: give auto, testing or all.")
   model = Model(folder)
   path = find_output(files.absolute(path), "bottlenecks", files)  # of `run`

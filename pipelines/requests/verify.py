@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from beam_retrain.pipelines.options.flags import IdxFlags, precision_option, runtime_option
+from beam_retrain.pipelines.requests.evaluation import SPLITS
 from beam_retrain.transforms.core.run.flags import fraction, max_bad_option, max_pixels_option, option, positive_int
 from beam_retrain.transforms.core.run.request import Request
 
@@ -48,7 +49,7 @@ class VerifyRequest(Request, IdxFlags):
     200, "size of the sample, which is reproducible (default %(default)d)", type=positive_int, metavar="N"
   )
   all: bool = option(False, "use all images, not a sample")
-  split: str = option("all", "images to use, as in `evaluate` (default: all)", choices=("auto", "testing", "all"))
+  split: str = option("all", "images to use, as in `evaluate` (default: all)", choices=SPLITS)
   bound: float = option(
     1e-3,
     "largest difference of two scores, 0..1, that counts as rounding (default %(default)g)",
