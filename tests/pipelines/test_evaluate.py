@@ -23,12 +23,11 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.sources.find import find_source
 from tests.helpers import without_list
 
-RUNNER = "--runner=FnApiRunner"
 TWO_PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
 
 def _evaluate(made: Any, data: Path, output: Path, *flags: str) -> int:
-  return evaluate.run([f"--model={made.model}", f"--input={data}", f"--output={output}", *flags, RUNNER])
+  return evaluate.run([f"--model={made.model}", f"--input={data}", f"--output={output}", *flags])
 
 
 def _predictions(folder: Path) -> list[dict[str, str]]:
@@ -354,7 +353,7 @@ def test_bottlenecks_are_not_reused_for_bottlenecks(made: Any, tmp_path: Path) -
 def test_a_model_without_a_head_is_told_before_the_output_is_touched(made: Any, tmp_path: Path) -> None:
   model = without_list(Path(shutil.copytree(made.model, tmp_path / "model")))
   (model / "head.npz").unlink()
-  flags = [f"--model={model}", f"--input={made.data}", f"--reuse={made.bottlenecks}", RUNNER]
+  flags = [f"--model={model}", f"--input={made.data}", f"--reuse={made.bottlenecks}"]
   sentence = r"has no head\.npz, which `beam-retrain train` writes since 0\.2\.0: train again\.$"
   with pytest.raises(InputError, match=sentence):
     evaluate.run([*flags, f"--output={tmp_path / 'evaluation'}"])

@@ -26,7 +26,7 @@ _STAGES = ("convert", "bottlenecks", "train", "evaluate")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Path, list[str]]:
   output = tmp_path_factory.mktemp("run") / "digits"
-  arguments = ["--data=digits", "--trunk=bundled", f"--output={output}", "--runner=FnApiRunner"]
+  arguments = ["--data=digits", "--trunk=bundled", f"--output={output}"]
   assert run(arguments) == 0
   return output, arguments
 
@@ -103,10 +103,10 @@ def test_what_has_changed_is_made_again_with_all_that_follows(finished, tmp_path
   copy = tmp_path / "copy"
   shutil.copytree(output, copy)
   before = completed(copy)
-  arguments = [*arguments[:2], f"--output={copy}", arguments[3]]
+  arguments = [*arguments[:2], f"--output={copy}"]
   # The files of the copy are others than those that the record of the original names.
   os.utime(copy / "data" / "t10k-labels-idx1-ubyte")
-  assert run([*arguments, "--preset=retrain"]) == 0
+  assert run([*arguments, "--preset=retrain", "--training_steps=40"]) == 0
   assert "kept" not in capsys.readouterr().out
   after = completed(copy)
   assert all(after[stage] > before[stage] for stage in _STAGES)
@@ -115,8 +115,9 @@ def test_what_has_changed_is_made_again_with_all_that_follows(finished, tmp_path
 
 def test_class_folders_need_no_conversion_and_gates_decide_the_exit_code(finished, tmp_path, capsys):
   output, _ = finished
-  arguments = [f"--data={output / 'convert' / 'training'}", "--trunk=bundled", "--runner=FnApiRunner"]
-  gate = ["--min_accuracy=1.0", f"--output={tmp_path / 'out'}", "--preset=retrain", "--label_errors"]
+  arguments = [f"--data={output / 'convert' / 'training'}", "--trunk=bundled"]
+  trained = ["--preset=retrain", "--training_steps=40", "--min_accuracy=1.0"]
+  gate = [*trained, f"--output={tmp_path / 'out'}", "--label_errors"]
   assert run([*arguments, *gate]) == 1
   shown = capsys.readouterr().out
   assert "missed" in shown
@@ -135,7 +136,7 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
   # Of the testing images, a tenth, it is ten times the share that it is of all.
   names = (f"3/empty-{number}.jpg" for number in itertools.count())
   (data / next(name for name in names if SplitPercentages().split_of(name) == TESTING)).write_bytes(b"")
-  arguments = [f"--data={data}", "--trunk=bundled", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"]
+  arguments = [f"--data={data}", "--trunk=bundled", f"--output={tmp_path / 'out'}"]
   assert run(arguments) == 3
   assert not (tmp_path / "out" / "train").exists()
   assert run([*arguments, "--max_bad_fraction=0.003"]) == 0
@@ -145,7 +146,7 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
 
 
 def test_what_a_later_stage_refuses_is_said_before_the_first(small_images, tmp_path, capsys):
-  flags = [f"--data={small_images}", "--runner=FnApiRunner"]
+  flags = [f"--data={small_images}"]
   with pytest.raises(InputError, match="--epochs belongs to --preset lbfgs"):
     run([*flags, f"--output={tmp_path / 'out'}", "--preset=retrain", "--epochs=3"])
   assert capsys.readouterr().out == ""
@@ -163,7 +164,7 @@ def test_an_output_among_the_images_is_refused_and_leaves_nothing_there(small_im
 def test_images_that_cannot_be_used_are_refused_before_a_stage_is_announced(tmp_path, capsys):
   (tmp_path / "empty").mkdir()
   with pytest.raises(InputError, match="empty"):
-    run([f"--data={tmp_path / 'empty'}", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"])
+    run([f"--data={tmp_path / 'empty'}", f"--output={tmp_path / 'out'}"])
   assert capsys.readouterr().out == ""
 
 

@@ -21,7 +21,6 @@ from beam_retrain.transforms.core.records.trained_on import TrainedOn
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 from tests.helpers import read_json
 
-RUNNER = "--runner=FnApiRunner"
 OLD = Path(__file__).parents[1] / "fixtures" / "0.4"
 NIGHT = "2026-03-01"
 
@@ -31,7 +30,7 @@ def run(request, tmp_path: Path) -> Callable[..., Path]:
   """Scores a folder by one command or the other; returns what it wrote."""
 
   def score(model: Path, data: Path, *flags: str, code: int = 0) -> Path:
-    given = [f"--model={model}", f"--input={data}", *flags, RUNNER]
+    given = [f"--model={model}", f"--input={data}", *flags]
     if request.param == "evaluate":
       assert evaluate.run([*given, f"--output={tmp_path / 'evaluation'}"]) == code
       return tmp_path / "evaluation"
@@ -144,7 +143,7 @@ def test_a_candidate_has_a_digest_of_its_own(made, tmp_path, capsys):
   shutil.copytree(made.model, tmp_path / "candidate")
   (tmp_path / "candidate" / "trained_on.bin").unlink()
   complete_folder(str(tmp_path / "candidate"))
-  flags = [f"--model={made.model}", f"--candidate={tmp_path / 'candidate'}", f"--input={made.data}", RUNNER]
+  flags = [f"--model={made.model}", f"--candidate={tmp_path / 'candidate'}", f"--input={made.data}"]
   assert reevaluate.run([*flags, f"--history={tmp_path / 'nights'}", f"--date={NIGHT}"]) == 0
   metrics = read_json(tmp_path / "nights" / NIGHT / "metrics.json")
   assert metrics["trained_on"] > 1_000
@@ -159,7 +158,7 @@ def test_a_drop_is_that_on_images_not_trained_on(made, splits, tmp_path, capsys)
   """Some images of either kind are turned into others between two nights, which is noticed where it matters."""
   data = tmp_path / "data"
   shutil.copytree(made.data, data)
-  flags = [f"--model={made.model}", f"--input={data}", f"--history={tmp_path / 'nights'}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={data}", f"--history={tmp_path / 'nights'}"]
   assert reevaluate.run([*flags, "--date=2026-03-01"]) == 0
   unseen = sum(not trained for trained in splits.values())
   gone = [key for key, trained in splits.items() if not trained and key.startswith("bee/")]
@@ -182,14 +181,14 @@ def test_the_bytes_decide_not_the_names(made, splits, tmp_path):
   data = (made.data / key).read_bytes()
   (tmp_path / "data" / label / "renamed.png").write_bytes(data)
   (tmp_path / "data" / label / "edited.png").write_bytes(data + b"\n")
-  flags = [f"--model={made.model}", f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}"]
   assert evaluate.run(flags) == 0
   found = {Path(row["file_name"]).name: row["trained_on"] for row in _rows(tmp_path / "out")}
   assert found == {"renamed.png": "True", "edited.png": "False"}
 
 
 def test_stored_bottlenecks_know_their_images(made, splits, tmp_path):
-  flags = [f"--model={made.model}", f"--input={made.bottlenecks}", "--split=all", RUNNER]
+  flags = [f"--model={made.model}", f"--input={made.bottlenecks}", "--split=all"]
   assert evaluate.run([*flags, f"--output={tmp_path / 'out'}"]) == 0
   assert read_json(tmp_path / "out" / "metrics.json")["trained_on"] == sum(splits.values())
 
@@ -202,7 +201,7 @@ def test_bottlenecks_without_the_images_digests(made, tmp_path, capsys):
       records = [replace_features(record, {SHA256: ""}) for record in read_records(file, str(path))]
     path.write_bytes(b"".join(map(frame, records)))
   complete_folder(str(stored))
-  flags = [f"--model={made.model}", f"--input={stored}", "--split=all", RUNNER]
+  flags = [f"--model={made.model}", f"--input={stored}", "--split=all"]
   assert evaluate.run([*flags, f"--output={tmp_path / 'out'}"]) == 0
   assert "trained_on" not in read_json(tmp_path / "out" / "metrics.json")
   said = capsys.readouterr().out.splitlines()
@@ -224,7 +223,7 @@ def test_a_damaged_digest_is_told_before_the_output_is_touched(made, tmp_path):
   path = tmp_path / "model" / "trained_on.bin"
   path.write_bytes(path.read_bytes()[:100])
   complete_folder(str(tmp_path / "model"))  # as if it had been written so
-  flags = [f"--model={tmp_path / 'model'}", f"--input={made.data}", f"--output={tmp_path / 'out'}", RUNNER]
+  flags = [f"--model={tmp_path / 'model'}", f"--input={made.data}", f"--output={tmp_path / 'out'}"]
   with pytest.raises(InputError, match=r"trained_on\.bin is damaged: run `beam-retrain train` again\."):
     evaluate.run(flags)
   assert not (tmp_path / "out").exists()
