@@ -75,6 +75,8 @@ def leave_out_of_beam() -> None:
   would find them. Dataflow's flags import all of Beam first, and `gs://` its part when it is used.
   """
   _left_out_of_beam[:] = _NOT_FOR_JOBS
+  # For each step Beam looks whether it runs in a notebook: a tenth of a second for its import, or hundreds of searches.
+  sys.modules.setdefault("IPython", None)  # type: ignore[arg-type]
 
 
 def load_command(module: str) -> Any:

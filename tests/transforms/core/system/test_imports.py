@@ -88,6 +88,8 @@ def test_a_command_imports_beam_without_clouds_and_tables_and_silently():
     load_command("beam_retrain.pipelines.bottlenecks")
     left_out = ("google.cloud.storage", "apitools", "boto3", "pymongo", "pandas", "pyarrow")
     assert "apache_beam" in sys.modules and not [name for name in left_out if name in sys.modules]
+    from apache_beam.utils.interactive_utils import is_in_ipython
+    assert not is_in_ipython() and not sys.modules["IPython"]
     import logging
     assert not logging.getLogger().handlers
     import pandas, pyarrow
