@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.models.saved_model import (
   write_trunk_info,
 )
 from beam_retrain.transforms.core.runtimes.prepared import (
+  FILES,
   PREPARED_FOLDER,
   find_prepared,
   import_runtime,
@@ -42,7 +43,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import (
   WEIGHTS_ADDRESS,
   TrunkInfo,
 )
-from beam_retrain.transforms.core.runtimes.variant import INT8, Variant
+from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, INT8, OPENVINO, Variant
 from beam_retrain.transforms.core.system import local_files, scratch
 from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.plain_path import plain_path
@@ -122,7 +123,13 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
         f"the trunk {handle} in {variant} is damaged or missing, and its calibration images are not available: run"
         " `beam-retrain bottlenecks` again."
       )
-    tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
+    tensors: dict[str, str] = {}
+    if variant == Variant(OPENVINO, BFLOAT16):  # the same files: workers cast their weights
+      float32 = prepare(trunk, Variant(OPENVINO)).prepared_folder
+      for file in FILES[OPENVINO]:
+        local_files.link_or_copy(os.path.join(float32, file), os.path.join(folder, file))
+    else:
+      tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
     write_prepared_info(folder, info, versions, tensors)
 
   prepared_folder = cache.get_or_create(f"trunks/{base}/{name}", write)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,6 +248,15 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
   assert load_prepared(kept.trunk.prepared_folder).variant == kind
   with pytest.raises(InputError, match="no training image can be decoded"):
     choose_variant(trunk, "int8", "auto", lambda count: [])
+
+
+@needs_openvino
+@needs_bfloat16
+def test_bfloat16_by_openvino_is_float32_with_another_card(trunk):
+  folders = [Path(prepare(trunk, Variant("openvino", kind)).prepared_folder) for kind in ("bfloat16", "float32")]
+  for name in ("model.bin", "model.xml"):
+    assert len({(folder / name).stat().st_ino for folder in folders}) == 1
+  assert [load_prepared(str(folder)).variant.precision for folder in folders] == ["bfloat16", "float32"]
 
 
 @needs_bfloat16
