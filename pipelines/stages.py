@@ -21,7 +21,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_info, is_completed, reopen_damaged
 from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, NO_TRUNK
-from beam_retrain.transforms.core.system.local_files import TEMPORARY, identity
+from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
@@ -144,29 +144,19 @@ def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
 
 
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
-  """Returns `digest_of_contents` of a trunk's local files; empty for remote ones.
-
-  A trunk may be installed anew, or lie in a container: it is the same by its contents.
-  """
+  """Returns `digest_of_files` of a trunk's local files; empty for remote ones."""
   paths = [_BUNDLED_TRUNK if handle == BUNDLED else handle, weights or ""]
-  return ["" if "://" in path else digest_of_contents(path) for path in paths]
-
-
-def digest_of_contents(path: str) -> str:
-  """Returns the SHA-256 of a local file or folder, 64 hex digits."""
-  found = files.walk(path) if os.path.isdir(path) else filter(os.path.exists, [path])
-  digests = sorted((os.path.relpath(each, path), files.sha256(each)) for each in found)
-  return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+  return ["" if "://" in path else digest_of_files(path) for path in paths]
 
 
 def digest_of_files(path: str) -> str:
-  """Returns a digest, 64 hex digits, of names and identities.
+  """Returns a digest, 64 hex digits, of names, sizes and times.
 
   Reading the files below the path would take as long as the stage. The digests are added up, so that no list is held.
   """
   if not files.is_local(path):
     return _digest_of((stat.path, stat) for stat in files.list_tree(path))
-  return _digest_of((name, identity(name)) for name in (files.walk(path) if os.path.isdir(path) else [path]))
+  return _digest_of((name, files.stat(name)) for name in (files.walk(path) if os.path.isdir(path) else [path]))
 
 
 def digest_of_images(path: str) -> str:
@@ -177,11 +167,10 @@ def digest_of_images(path: str) -> str:
   """
   if not is_manifest(path):
     return digest_of_files(path)
-  stats = enumerate(itertools.chain([files.stat(path)], image_stats(path)))
-  return _digest_of((number, stat, identity(stat.path) if stat else "") for number, stat in stats)
+  return _digest_of(enumerate(itertools.chain([files.stat(path)], image_stats(path))))
 
 
-def _digest_of(entries: Iterable[tuple[object, ...]]) -> str:
+def _digest_of(entries: Iterable[tuple[object, files.FileStat | None]]) -> str:
   total = 0
   for entry in entries:
     total += int.from_bytes(hashlib.sha256(repr(entry).encode()).digest())

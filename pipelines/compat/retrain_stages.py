@@ -7,7 +7,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
@@ -15,7 +15,7 @@ from beam_retrain.pipelines.options.flags import AUTO, given_precision
 from beam_retrain.pipelines.options.stage_flags import Stage, make_request
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.evaluation import EvaluateRequest
-from beam_retrain.pipelines.stages import NEXT, OLD, Chain, digest_of_contents, digest_of_files, digests_of_trunk
+from beam_retrain.pipelines.stages import NEXT, OLD, Chain, digest_of_files, digests_of_trunk
 from beam_retrain.trainer.request import TrainRequest
 from beam_retrain.transforms.compat.text_bottlenecks import Texts, find_texts
 from beam_retrain.transforms.core.errors import InputError, flag_names
@@ -74,7 +74,10 @@ class Stages:
     self._train_state = self._train.state(self._bottlenecks_state)
     # Whether an earlier run trained the same, and all its outputs still exist.
     self.is_trained = (
-      self.chain.keeps("train", self._train_state) and self.chain.remembered(_OUTSIDE) == self._digest_of_outside()
+      self.chain.keeps("train", self._train_state)
+      # 0.4 knew what is outside by sizes and times.
+      and self.chain.remembered(_OUTSIDE)
+      in (self._digest_of_outside(_digest_of_contents), self._digest_of_outside(digest_of_files))
     )
 
   @property
@@ -92,7 +95,7 @@ class Stages:
       local_files.sync(str(self._work))
 
   def _state_of_model(self, folder: str) -> str:
-    return hashlib.sha256(json.dumps([self._train_state, digest_of_contents(folder)]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([self._train_state, _digest_of_contents(folder)]).encode()).hexdigest()
 
   def bottlenecks(self) -> None:
     """Computes new bottlenecks; the old ones stay until they are complete."""
@@ -134,7 +137,7 @@ class Stages:
     self.chain.run(self._train)
     if self.chain.code == ExitCode.DONE:
       self.chain.remember("train", self._train_state)
-      self.chain.remember(_OUTSIDE, self._digest_of_outside())
+      self.chain.remember(_OUTSIDE, self._digest_of_outside(_digest_of_contents))
 
   def evaluate(self) -> None:
     """Predicts the testing images, from their bottlenecks."""
@@ -142,15 +145,22 @@ class Stages:
     request = make_request(EvaluateRequest, split="testing", **folders, **self._for_job)
     self.chain.keep_or_run(Stage(request, ("split",)), after=self._train_state)
 
-  def _digest_of_outside(self) -> str:
+  def _digest_of_outside(self, digest_of: Callable[[str], str]) -> str:
     """Returns a digest of what is outside the folder of `train`."""
     flags = self._flags
     paths = [os.path.join(flags.summaries_dir, name) for name in ("train", "validation")]
     paths += glob.glob(f"{glob.escape(flags.checkpoint_path)}.*")
     if flags.intermediate_store_frequency:
       paths += glob.glob(os.path.join(glob.escape(flags.intermediate_output_graphs_dir), "intermediate_*.pb"))
-    digests = [digest_of_contents(os.path.abspath(path)) for path in sorted(paths)]
+    digests = [digest_of(os.path.abspath(path)) for path in sorted(paths)]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
+
+
+def _digest_of_contents(path: str) -> str:
+  """Returns the SHA-256 of a file or folder in hex."""
+  found = files.walk(path) if os.path.isdir(path) else filter(os.path.exists, [path])
+  digests = sorted((os.path.relpath(each, path), local_files.sha256(each)) for each in found)
+  return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 def bottlenecks_stage(flags: argparse.Namespace, output: str, **more: object) -> Stage:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +12,7 @@ from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.run import RunRequest
-from beam_retrain.pipelines.stages import Chain, digest_of_files, digests_of_trunk
+from beam_retrain.pipelines.stages import Chain
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.run_info import versions
@@ -96,33 +94,3 @@ def test_a_killed_run_s_temporary_state_is_swept_and_other_files_stay(tmp_path):
   (tmp_path / "notes.tmp-0123").write_text("mine")
   Chain(tmp_path, "run.json", "beam-retrain run")
   assert os.listdir(tmp_path) == ["notes.tmp-0123"]
-
-
-def test_folders_that_swapped_their_names_are_other_images(tmp_path):
-  """No file has another size or time of modification."""
-  for path in (tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg"):
-    write(path, path.parent.name)
-  before = digest_of_files(str(tmp_path))
-  assert digest_of_files(str(tmp_path)) == before
-  for name, now in (("a", "c"), ("b", "a"), ("c", "b")):
-    (tmp_path / name).rename(tmp_path / now)
-  assert digest_of_files(str(tmp_path)) != before
-  assert digest_of_files(str(tmp_path / "none.csv")) == digest_of_files(str(tmp_path / "none.csv"))
-
-
-def test_a_trunk_is_the_same_by_its_contents(tmp_path):
-  trunk, weights = tmp_path / "trunk", tmp_path / "weights.h5"
-  for path in (trunk / "saved_model.pb", trunk / "variables" / "data", weights):
-    write(path, "x")
-  before = digests_of_trunk(str(trunk), str(weights))
-  shutil.copytree(trunk, tmp_path / "copy")
-  assert digests_of_trunk(str(tmp_path / "copy"), str(weights)) == before
-  write(trunk / "variables" / "data", "y")
-  other = digests_of_trunk(str(trunk), str(weights))
-  assert (other[0] == before[0], other[1] == before[1]) == (False, True)
-
-
-def write(path: Path, text: str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text)
-  os.utime(path, (1e9, 1e9))
