@@ -7,6 +7,7 @@ are named `on_request`; the table in docs/clusters.md has the command of each.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -15,15 +16,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from beam_retrain.pipelines import bottlenecks, cli, convert, evaluate
+from beam_retrain.pipelines import bottlenecks, convert, evaluate
 from beam_retrain.pipelines.reevaluate import command as reevaluate
+from beam_retrain.trainer import task
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from deploy.engines import hosts as layout
@@ -91,15 +93,18 @@ class Lab(NamedTuple):
     return subprocess.Popen(command, env=environment, **out, start_new_session=True)
 
   def run(self, *argv: str, with_engine: bool = True) -> str:
-    """Runs one to its end; returns what it printed."""
-    return finish(self.start(*argv, with_engine=with_engine))
+    """Runs one to its end; returns what it printed, and prints its time, which `-rP` shows."""
+    began = time.monotonic()
+    printed = finish(self.start(*argv, with_engine=with_engine))
+    print(f"{argv[0]}: {time.monotonic() - began:.0f} s")
+    return printed
 
   def upload(self, *folders: Path) -> None:
     """Puts folders into the bucket, by their names."""
     own = self.hosts.folder / "driver"
-    for folder in folders:
-      shutil.copytree(folder, own / folder.name)
-    names = " ".join(folder.name for folder in folders)
+    names = " ".join(folder.name for folder in folders if not (self.bucket / folder.name).exists())
+    for name, folder in ((folder.name, folder) for folder in folders):
+      shutil.copytree(folder, own / name, dirs_exist_ok=True)
     s3 = [flag for flag in self.flags if flag.startswith("--s3_")]
     ended = self.hosts.run("driver", [sys.executable, "-c", _UPLOAD, str(own), names, *s3])
     assert ended.returncode == 0, ended.stderr
@@ -131,20 +136,50 @@ def up(engine: str, folder: Path, workers: int = 2) -> Iterator[Lab]:
     subprocess.run([*_HOSTS, f"--folder={folder}", "down"], check=True, capture_output=True)
 
 
-class Local(NamedTuple):
-  """What commands on this machine write: of 1,000 images, and of 5,120, which are five shards or more."""
+class Local:
+  """What commands on this machine write, each when it is first asked for."""
 
-  idx: Path
-  images: Path
-  bottlenecks: Path
-  model: Path
-  evaluation: Path
-  history: Path
-  many: Path
-  bottlenecks_of_many: Path
+  def __init__(self, work: Path):
+    self.work = work
+
+  @functools.cached_property
+  def idx(self) -> Path:
+    """1,000 images."""
+    return write_idx(self.work / "idx", 900, 100)
+
+  @functools.cached_property
+  def many(self) -> Path:
+    """5,120 images, which are five shards or more."""
+    return write_idx(self.work / "many", 4608, 512)
+
+  @functools.cached_property
+  def images(self) -> Path:
+    return self._run(convert.run, "images", _convert(self.idx))
+
+  @functools.cached_property
+  def model(self) -> Path:
+    return self._run(task.run, "model", _train(self.bottlenecks_of(self.idx)), ())
+
+  @functools.cached_property
+  def evaluation(self) -> Path:
+    return self._run(evaluate.run, "evaluation", _evaluate(self.idx, self.model))
+
+  @functools.cached_property
+  def history(self) -> Path:
+    history = self.work / "history"
+    assert reevaluate.run([*_night(self.idx, self.model, history), *ONE_WORKER]) == ExitCode.DONE
+    return history
+
+  def bottlenecks_of(self, images: Path, *trunk: str) -> Path:
+    return self._run(bottlenecks.run, f"bottlenecks-{images.name}-{len(trunk)}", embed(images, *trunk))
+
+  def _run(self, run: Callable, name: str, argv: list[str], engine: Sequence[str] = ONE_WORKER) -> Path:
+    if not (self.work / name).exists():
+      assert run([*argv, f"--output={self.work / name}", *engine]) == ExitCode.DONE
+    return self.work / name
 
 
-def write_idx(folder: Path, training: int, testing: int) -> None:
+def write_idx(folder: Path, training: int, testing: int) -> Path:
   """Writes MNIST's files of scikit-learn's digits, each in noise of its own."""
   from sklearn.datasets import load_digits
 
@@ -156,133 +191,150 @@ def write_idx(folder: Path, training: int, testing: int) -> None:
     padded = np.pad(pixels.astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
     (folder / f"{name}-images-idx3-ubyte").write_bytes(encode_idx(padded))
     (folder / f"{name}-labels-idx1-ubyte").write_bytes(encode_idx(digits.target[chosen].astype(np.uint8)))
+  return folder
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Local:
-  return make_local(tmp_path_factory.mktemp("local"))
+  return Local(tmp_path_factory.mktemp("local"))
 
 
-def make_local(work: Path) -> Local:
-  found = Local(*(work / name for name in Local._fields))
-  write_idx(found.idx, 900, 100)
-  write_idx(found.many, 4608, 512)
-  for given, output in ((found.idx, found.bottlenecks), (found.many, found.bottlenecks_of_many)):
-    assert bottlenecks.run([*embed(str(given), str(output)), *ONE_WORKER]) == ExitCode.DONE
-  assert convert.run([*_convert(str(found.idx), str(found.images)), *ONE_WORKER]) == ExitCode.DONE
-  assert cli.dispatch(["train", *_train(str(found.bottlenecks), str(found.model))]) == ExitCode.DONE
-  places = (str(found.idx), str(found.model))
-  assert evaluate.run([*_evaluate(*places, str(found.evaluation)), *ONE_WORKER]) == ExitCode.DONE
-  assert reevaluate.run([*_night(*places, str(found.history)), *ONE_WORKER]) == ExitCode.DONE
-  return found
+def _convert(given: object) -> list[str]:
+  return [f"--input={given}", "--formats=tfrecord"]
 
 
-def _convert(given: str, output: str) -> list[str]:
-  return [f"--input={given}", f"--output={output}", "--formats=tfrecord"]
+def embed(given: object, *trunk: str) -> list[str]:
+  return [f"--input={given}", *(trunk or ["--trunk=bundled", "--batch_size=32"])]
 
 
-def embed(given: str, output: str) -> list[str]:
-  return [f"--input={given}", f"--output={output}", "--trunk=bundled", "--batch_size=32"]
+def _train(given: object) -> list[str]:
+  return [f"--input={given}", "--rounds=9"]
 
 
-def _train(given: str, output: str) -> list[str]:
-  return [f"--input={given}", f"--output={output}", "--rounds=9"]
+def _evaluate(given: object, model: object) -> list[str]:
+  return [f"--input={given}", f"--model={model}", "--batch_size=32"]
 
 
-def _evaluate(given: str, model: str, output: str) -> list[str]:
-  return [f"--input={given}", f"--model={model}", f"--output={output}", "--batch_size=32"]
+def _night(given: object, model: object, history: object) -> list[str]:
+  return [*_evaluate(given, model), f"--history={history}", "--date=2026-03-01"]
 
 
-def _night(given: str, model: str, history: str) -> list[str]:
-  return [f"--input={given}", f"--model={model}", f"--history={history}", "--date=2026-03-01", "--batch_size=32"]
+@pytest.fixture(scope="module")
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+  engine, workers = request.param
+  with up(engine, tmp_path_factory.mktemp("hosts") / engine, workers) as found:
+    yield found
 
 
-class HostsSuite:
-  """A subclass gives `engine`; all commands have their inputs and outputs in the bucket."""
-
-  engine: str
-
-  @pytest.fixture(scope="class", params=[2, 3], ids=["two", "three-on_request"])
-  @classmethod
-  def lab(cls, request: pytest.FixtureRequest, tmp_path_factory, local: Local) -> Iterator[Lab]:
-    with up(cls.engine, tmp_path_factory.mktemp("hosts") / cls.engine, request.param) as found:
-      found.upload(local.idx, local.many, local.model)
-      yield found
-
-  def test_on_request_convert(self, lab, local):
-    lab.run("convert", *_convert("s3://bucket/idx", "s3://bucket/images"))
-    assert_same(lab.bucket / "images", local.images, has_same_inputs=False)
-
-  def test_on_request_bottlenecks_and_train(self, lab, local):
-    lab.run("bottlenecks", *embed("s3://bucket/idx", "s3://bucket/bottlenecks"))
-    assert_same(lab.bucket / "bottlenecks", local.bottlenecks, has_same_inputs=False)
-    lab.run("train", *_train("s3://bucket/bottlenecks", "s3://bucket/trained"), with_engine=False)
-
-  def test_on_request_evaluate(self, lab, local):
-    lab.run("evaluate", *_evaluate("s3://bucket/idx", "s3://bucket/model", "s3://bucket/evaluation"))
-    assert_same(lab.bucket / "evaluation", local.evaluation, has_same_inputs=False)
-
-  def test_reevaluate_with_a_history_in_the_bucket(self, lab, local):
-    lab.run("reevaluate", *_night("s3://bucket/idx", "s3://bucket/model", "s3://bucket/history"))
-    night = json.loads((lab.bucket / "history" / "2026-03-01.json").read_text())["folder"]
-    assert_same(lab.bucket / "history" / "nights" / night, local.history / "2026-03-01", has_same_inputs=False)
-
-  @pytest.mark.parametrize(
-    ("host", "secs"), [("worker1", 30), ("master", 20), ("store", 20)], ids=lambda value: str(value)
-  )
-  def test_on_request_a_host_is_silent_for_a_while(self, lab, local, host, secs):
-    job = self.cut(lab, host, f"{host}-{secs}")
-    mending = threading.Timer(secs, lab.hosts.connect, (host, True))
-    mending.start()
-    try:
-      finish(job, _BOUND_SECS)
-    finally:
-      mending.join()
-    assert_same(lab.bucket / f"{host}-{secs}", local.bottlenecks_of_many, has_same_inputs=False)
-
-  def test_a_worker_s_host_is_cut_off_for_good_and_its_orphans_come_back(self, lab, local):
-    job = self.cut(lab, "worker1", "cut")
-    try:
-      finish(job, _BOUND_SECS)
-      assert_same(lab.bucket / "cut", local.bottlenecks_of_many, has_same_inputs=False)
-    finally:
-      lab.hosts.connect("worker1", True)
-    time.sleep(5)  # in which its orphaned workers may write what they have
-    assert_same(lab.bucket / "cut", local.bottlenecks_of_many, has_same_inputs=False)
-
-  def cut(self, lab: Lab, host: str, output: str) -> subprocess.Popen:
-    """Starts a job, and cuts a host off when a shard is finished; not all are."""
-    job = lab.start("bottlenecks", *embed("s3://bucket/many", f"s3://bucket/{output}"))
-    reports, deadline = lab.bucket / output / "records" / ".shards", time.monotonic() + _PATIENCE_SECS
-    while not list(reports.glob("*.json")):
-      assert job.poll() is None, job.communicate()[0]
-      assert time.monotonic() < deadline, f"no shard was finished:\n{end(job)}"
-      time.sleep(0.05)
-    lab.hosts.connect(host, False)
-    assert len(list(reports.glob("*.json"))) < 5, "it was cut off too late"
-    return job
+def on(*engines: str) -> Callable:
+  """Runs a test on these engines with two workers, on request on the others and with three."""
+  layouts = [("flink", 2), ("spark", 2), ("flink", 3), ("spark", 3)]
+  always = [(engine, 2) for engine in engines]
+  params = [pytest.param(one, id=f"{one[0]}-{one[1]}{'' if one in always else '-on_request'}") for one in layouts]
+  return lambda test: needs_engines(needs_hosts(pytest.mark.parametrize("lab", params, indirect=True)(test)))
 
 
-@needs_engines
-@needs_hosts
-class TestFlinkHosts(HostsSuite):
-  engine = "flink"
+@on("flink")
+def test_hosts_share_no_folder_and_reach_only_each_other(lab):
+  folder, names = lab.hosts.folder, lab.hosts.names
+  places = [*layout._OWN, *(folder / name for name in names), folder / "temp", folder, ROOT, "/root", "/etc"]
+  for name in names:
+    for place in map(str, places):
+      written = lab.hosts.run(name, ["touch", f"{place}/from-{name}"]).returncode == 0
+      assert written == (place in (*layout._OWN, str(folder / name), str(folder / "temp"))), (name, place)
+    seen = lab.hosts.run(name, ["sh", "-c", f"hostname; ls {' '.join(layout._OWN)} {folder}/temp"]).stdout.split()
+    assert seen[0] == name
+    assert {each for each in seen if each.startswith("from-")} == {f"from-{name}"}
+  store = f"http://{lab.hosts.address('store')}:7070"
+  assert lab.hosts.run("worker0", [*_ASK, store]).stdout == "VERSITYGW\n"
+  assert "Network is unreachable" in lab.hosts.run("worker0", [*_ASK, "http://192.0.2.1"]).stdout
+  # There may be something else here at that address.
+  assert subprocess.run([*_ASK, store], capture_output=True, text=True).stdout != "VERSITYGW\n"
 
-  def test_hosts_share_no_folder_and_reach_only_each_other(self, lab):
-    folder, names = lab.hosts.folder, lab.hosts.names
-    places = [*layout._OWN, *(folder / name for name in names), folder / "temp", folder, ROOT, "/root", "/etc"]
-    for name in names:
-      for place in map(str, places):
-        written = lab.hosts.run(name, ["touch", f"{place}/from-{name}"]).returncode == 0
-        assert written == (place in (*layout._OWN, str(folder / name), str(folder / "temp"))), (name, place)
-      seen = lab.hosts.run(name, ["sh", "-c", f"hostname; ls {' '.join(layout._OWN)} {folder}/temp"]).stdout.split()
-      assert seen[0] == name
-      assert {each for each in seen if each.startswith("from-")} == {f"from-{name}"}
-    store = f"http://{lab.hosts.address('store')}:7070"
-    assert lab.hosts.run("worker0", [*_ASK, store]).stdout == "VERSITYGW\n"
-    assert "Network is unreachable" in lab.hosts.run("worker0", [*_ASK, "http://192.0.2.1"]).stdout
-    # There may be something else here at that address.
-    assert subprocess.run([*_ASK, store], capture_output=True, text=True).stdout != "VERSITYGW\n"
+
+@on("spark")
+def test_a_night_with_the_history_in_the_bucket(lab, local):
+  lab.upload(local.idx, local.model)
+  lab.run("reevaluate", *_night("s3://bucket/idx", "s3://bucket/model", "s3://bucket/history"))
+  night = json.loads((lab.bucket / "history" / "2026-03-01.json").read_text())["folder"]
+  assert_same(lab.bucket / "history" / "nights" / night, local.history / "2026-03-01", has_same_inputs=False)
+
+
+@on()
+def test_convert(lab, local):
+  lab.upload(local.idx)
+  lab.run("convert", *_convert("s3://bucket/idx"), "--output=s3://bucket/images")
+  assert_same(lab.bucket / "images", local.images, has_same_inputs=False)
+
+
+@on()
+def test_bottlenecks_and_train(lab, local):
+  lab.upload(local.idx)
+  lab.run("bottlenecks", *embed("s3://bucket/idx"), "--output=s3://bucket/bottlenecks")
+  assert_same(lab.bucket / "bottlenecks", local.bottlenecks_of(local.idx), has_same_inputs=False)
+  lab.run("train", *_train("s3://bucket/bottlenecks"), "--output=s3://bucket/trained", with_engine=False)
+  assert_same(lab.bucket / "trained", local.model, has_same_inputs=False)
+
+
+@on()
+def test_evaluate(lab, local):
+  lab.upload(local.idx, local.model)
+  lab.run("evaluate", *_evaluate("s3://bucket/idx", "s3://bucket/model"), "--output=s3://bucket/evaluation")
+  assert_same(lab.bucket / "evaluation", local.evaluation, has_same_inputs=False)
+
+
+@on()
+def test_all_of_mnist(lab, local, mnist_folder):
+  lab.upload(mnist_folder)
+  lab.run("bottlenecks", *embed("s3://bucket/mnist"), "--output=s3://bucket/of-mnist")
+  assert_same(lab.bucket / "of-mnist", local.bottlenecks_of(mnist_folder), has_same_inputs=False)
+
+
+@on()
+def test_a_thousand_images_at_299(lab, local, inception_weights):
+  lab.upload(local.idx)
+  trunk = ("--trunk=keras:InceptionV3", f"--trunk_weights={inception_weights}")
+  lab.run("bottlenecks", *embed("s3://bucket/idx", *trunk), "--output=s3://bucket/at-299")
+  assert_same(lab.bucket / "at-299", local.bottlenecks_of(local.idx, *trunk), has_same_inputs=False)
+
+
+@on()
+@pytest.mark.parametrize(("host", "secs"), [("worker1", 30), ("master", 20), ("store", 20)], ids=str)
+def test_a_host_is_silent_for_a_while(lab, local, host, secs):
+  job = cut(lab, local, host, f"{host}-{secs}")
+  mending = threading.Timer(secs, lab.hosts.connect, (host, True))
+  mending.start()
+  try:
+    finish(job, _BOUND_SECS)
+  finally:
+    mending.join()
+  assert_same(lab.bucket / f"{host}-{secs}", local.bottlenecks_of(local.many), has_same_inputs=False)
+
+
+@on("flink")
+def test_a_worker_s_host_is_cut_off_for_good_and_its_orphans_come_back(lab, local):
+  job = cut(lab, local, "worker1", "cut")
+  try:
+    finish(job, _BOUND_SECS)
+    assert_same(lab.bucket / "cut", local.bottlenecks_of(local.many), has_same_inputs=False)
+  finally:
+    lab.hosts.connect("worker1", True)
+  time.sleep(5)  # in which its orphaned workers may write what they have
+  assert_same(lab.bucket / "cut", local.bottlenecks_of(local.many), has_same_inputs=False)
+
+
+def cut(lab: Lab, local: Local, host: str, output: str) -> subprocess.Popen:
+  """Starts a job, and cuts a host off when a shard is finished; not all are."""
+  lab.upload(local.many)
+  job = lab.start("bottlenecks", *embed("s3://bucket/many"), f"--output=s3://bucket/{output}")
+  reports, deadline = lab.bucket / output / "records" / ".shards", time.monotonic() + _PATIENCE_SECS
+  while not list(reports.glob("*.json")):
+    assert job.poll() is None, job.communicate()[0]
+    assert time.monotonic() < deadline, f"no shard was finished:\n{end(job)}"
+    time.sleep(0.05)
+  lab.hosts.connect(host, False)
+  assert len(list(reports.glob("*.json"))) < 5, "it was cut off too late"
+  return job
 
 
 @needs_engines
@@ -336,9 +388,3 @@ except hosts.ClusterError as error:
 """
   ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert ended.stdout == "hosts are Linux namespaces, which only root can make: run this as root, on Linux.\n"
-
-
-@needs_engines
-@needs_hosts
-class TestSparkHosts(HostsSuite):
-  engine = "spark"
