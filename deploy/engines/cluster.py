@@ -169,7 +169,7 @@ def _flink_conf(
     "blob.storage.directory": folder / "temp",
     # Attempts times delay exceed the time until a lost TaskManager is noticed.
     "heartbeat.interval": 2000,
-    "heartbeat.timeout": 10000,
+    "heartbeat.timeout": 20000,  # processes of a busy machine were silent for ten seconds
     "cluster.registration.error-delay": 1000,  # a TaskManager that found no JobManager looks again soon
     "restart-strategy.type": "fixed-delay" if retries else "none",
     "restart-strategy.fixed-delay.attempts": retries,
