@@ -134,7 +134,7 @@ def check_processors(driver: Process, workers: Sequence[Process]) -> list[Findin
   for precision, cure in ((FLOAT32, f"start all with {ISA_LIMIT}=AVX2, or use hosts of one kind"), (BFLOAT16, remedy)):
     kinds = _by_hosts(known, functools.partial(_kind, precision))
     if len(kinds) > 1:
-      found = "; ".join(f"{kind} on {hosts}" for kind, hosts in kinds)
+      found = "; ".join(f"{kind.partition('-')[2]} on {hosts}" for kind, hosts in kinds)
       return [warning("processors", f"the workers differ ({found})", cure)]
   lacking = [worker for worker in known if worker.instructions not in WITH_BFLOAT16]
   if lacking and driver.instructions in WITH_BFLOAT16:

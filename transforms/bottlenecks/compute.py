@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.leaks.audit import Planned, SplitAudit
+from beam_retrain.transforms.shards.kinds import check_kinds
 from beam_retrain.transforms.shards.ledger import CloseLedger, delete_strays, mark_completed
 from beam_retrain.transforms.shards.work import WorkShards
 
@@ -159,6 +160,7 @@ class ComputeBottlenecks(beam.PTransform):
 def _close_variants(
   variant_reports: list[ShardReport], folder: str, distortions: Distortions, reports: list[ShardReport]
 ) -> dict[str, int]:
+  check_kinds(variant_reports)
   counts = count_distorted(distortions, reports, variant_reports)
   delete_strays(folder, {report.file for report in variant_reports})
   return counts

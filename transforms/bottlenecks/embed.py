@@ -69,6 +69,9 @@ class EmbedShard(ShardTask):
     self._counter = Metrics.counter(METRICS_NAMESPACE, "bottlenecks_computed")
     self._batch = Metrics.distribution(METRICS_NAMESPACE, BATCH_METRIC)
 
+  def kind(self) -> str:
+    return self._handler.kind()
+
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._computed = self._oriented = 0
     self._identity = identify(shard)

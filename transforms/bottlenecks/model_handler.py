@@ -27,7 +27,9 @@ from beam_retrain.transforms.core.models.inference import (
 from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, Image
-from beam_retrain.transforms.core.runtimes.prepared import find_prepared, foreign_reason
+from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE, PREPARED_FOLDER, find_prepared, foreign_reason
+from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
+from beam_retrain.transforms.core.runtimes.variant import FLOAT32, instructions, kind_of
 from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import download
@@ -115,6 +117,12 @@ class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedMode
         print(f"{self._path}: {reason}; so it runs in float32 by TensorFlow, from {folder}", file=sys.stderr)
         return folder
     return ""
+
+  def kind(self) -> str:
+    """Returns what decides the bits of the model's results on this machine."""
+    card = files.join(self._path, PREPARED_FOLDER, CARD_FILE)
+    precision = PreparedInfo.parse(files.read_bytes(card).decode()).variant.precision if files.exists(card) else FLOAT32
+    return kind_of(precision, instructions())
 
   def load_once(self) -> LoadedModel:
     """Returns the process's copy of the model; loads it if necessary."""

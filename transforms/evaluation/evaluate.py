@@ -149,6 +149,9 @@ class EvaluateShard(ShardTask):
     for name, (path, shared) in self._trained_on.items():
       self._images[name] = shared.acquire(functools.partial(_read_trained_on, path), tag=path)
 
+  def kind(self) -> str:
+    return self._scorer.kind()
+
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
     self._counts = {name: LabelCounts() for name in self._models}
     self._before = {name: LabelCounts() for name in self._models if self._corrections}

@@ -39,6 +39,10 @@ class Scorer(abc.ABC):
   def setup(self) -> None:
     """Loads the model; called once per DoFn instance."""
 
+  def kind(self) -> str:
+    """Returns what decides the scores' bits here, or ""."""
+    return ""
+
   @abc.abstractmethod
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
     """Yields each image's scores, one per model, in the shard's order."""
@@ -53,6 +57,9 @@ class ScoreImages(Scorer):
 
   def setup(self) -> None:
     self._handler.load_once()
+
+  def kind(self) -> str:
+    return self._handler.kind()
 
   def score(self, shard: Shard) -> Iterator[tuple[Scored, ...] | Quarantined]:
     self.oriented = 0

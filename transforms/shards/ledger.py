@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.run.output_folder import complete_folder
 from beam_retrain.transforms.core.run.stats import Stats, sum_reports
 from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.kinds import check_kinds, delete_kinds
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
@@ -78,6 +79,7 @@ def _close(
   distorted: dict[str, int] | None,
 ) -> Stats:
   reports = sorted(reports, key=lambda report: report.file)
+  check_kinds(reports)
   counts = None if leaks is None else count_leaks(leaks)
   stats = dataclasses.replace(sum_reports(reports, planned), distorted=distorted, leaks=counts)
   claim.check(files.read_bytes)  # they may be another command's
@@ -96,6 +98,7 @@ def _close(
 
 def delete_strays(folder: str, current: set[str]) -> None:
   """Deletes shards and reports of earlier runs with other shard counts."""
+  delete_kinds(folder)
   for place, suffix in ((folder, ""), (files.join(folder, REPORTS_FOLDER), ".json")):
     files.sweep(place)
     for path in files.find_in(place, "*.json" if suffix else "*-of-*"):

@@ -24,6 +24,7 @@ from beam_retrain.transforms.core.records.shards import WRITTEN, Shard, ShardRep
 from beam_retrain.transforms.core.system.locks import Claim, claim_of
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, DamagedInputError, read_small
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.shards.kinds import KIND, join_kind
 from beam_retrain.transforms.shards.progress import METRICS_NAMESPACE, LiveCounts, RecordPlanned, delete_live_counts
 
 
@@ -54,6 +55,10 @@ class ShardTask(abc.ABC):
 
   def setup(self) -> None:  # noqa: B027 - optional
     """Called once per DoFn instance, before the first shard."""
+
+  def kind(self) -> str:
+    """Returns this machine's kind, if it decides bits; else ""."""
+    return ""
 
   @abc.abstractmethod
   def work(self, shard: Shard) -> Iterator[Written | Quarantined]:
@@ -108,24 +113,37 @@ class _WorkShard(beam.DoFn):
     return self.claim.folder
 
   def setup(self) -> None:
+    self._kind: str | None = None
     self.task.setup()
 
   # `*_` has no annotation: Beam takes one for the type of the whole tuple.
   def process(self, shard: Shard, *_) -> Iterator[ShardReport]:  # type: ignore[no-untyped-def]
     files.check_seen(files.join(self.output, REPORTS_FOLDER))
     self.claim.check(files.read_bytes)  # the command may have been killed, and another one begun
+    if self._kind is None:
+      if kind := self.task.kind():
+        join_kind(self.claim, kind)
+      self._kind = kind
     digest = shard.digest(self.request)
     name = shard.name(self.task.suffix)
-    report = read_report(self.output, name, digest, self.task.writes_file) or self._copy(name, digest)
+    report = self._kept(self.output, name, digest) or self._copy(name, digest)
     Metrics.counter(METRICS_NAMESPACE, "shards_kept" if report else "shards_worked").inc()
     report = report or self._work(shard, name, digest)
     # The list of written files stays on disk: the reports of a job are held together in memory.
     yield dataclasses.replace(report, extra={key: value for key, value in report.extra.items() if key != WRITTEN})
 
+  def _kept(self, folder: str, name: str, digest: str) -> ShardReport | None:
+    """Returns the report of a finished shard, else None.
+
+    It must be of this machine's kind, or of an unknown one.
+    """
+    report = read_report(folder, name, digest, self.task.writes_file)
+    return report if report and report.extra.get(KIND, self._kind) == self._kind else None
+
   def _copy(self, name: str, digest: str) -> ShardReport | None:
     """Copies the shard from an earlier run, if there is one."""
     for folder in self.earlier:
-      if report := read_report(folder, name, digest, self.task.writes_file):
+      if report := self._kept(folder, name, digest):
         copy_shard(folder, self.output, report, self.task.writes_file)
         return report
     return None
@@ -163,7 +181,11 @@ class _WorkShard(beam.DoFn):
       digest=digest,
       labels=dict(sorted(labels.items())),
       quarantined=tuple(quarantined),
-      extra={**self.task.extra(), **(shard.corrections.to_extra() if shard.corrections else {})},
+      extra={
+        **self.task.extra(),
+        **({KIND: self._kind} if self._kind else {}),
+        **(shard.corrections.to_extra() if shard.corrections else {}),
+      },
     )
     files.write_text(report_path(self.output, name), report.to_json())
     delete_live_counts(self.output, name)

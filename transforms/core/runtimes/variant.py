@@ -157,7 +157,7 @@ def kind_of(precision: str, found: str) -> str:
   Args:
     found: `instructions` of a machine.
   """
-  return AVX512 if precision == FLOAT32 and found.startswith(AVX512) else found
+  return f"{precision}-{AVX512 if precision == FLOAT32 and found.startswith(AVX512) else found}"
 
 
 def processor_name() -> str:
