@@ -89,6 +89,14 @@ $(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml deploy/engines/thin_jar.py
 	  || $(call FAIL,Maven could not bring what $< lists: see above)
 	@$(PYTHON) deploy/engines/thin_jar.py $(@D) $(MAIN_CLASS)
 
+# The schema of the operator's resources, against which deploy/kubernetes/flink.yaml is checked.
+OPERATOR := $(ENGINES)/flink-operator-1.10.0/flink-kubernetes-operator-api.jar
+$(OPERATOR):
+	@command -v mvn > /dev/null || $(call FAIL,mvn is missing: install Maven (on Debian maven))
+	@mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy -Dmdep.stripVersion=true \
+	  -Dartifact=org.apache.flink:flink-kubernetes-operator-api:1.10.0 -DoutputDirectory=$(abspath $(@D)) \
+	  || $(call FAIL,Maven could not bring the operator's schema: see above)
+
 # Named by their versions, which `go install` takes from there.
 BOOT := $(ENGINES)/beam-boot-v2.77.0/container
 PRISM := $(ENGINES)/prism-v2.77.0/prism
@@ -106,13 +114,13 @@ $(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER):
 	@GOBIN=$(abspath $(@D)) go install $(MODULE)@$(VERSION) 2> $(@D)/log \
 	  || { cat $(@D)/log >&2; $(call FAIL,go could not install $(MODULE)@$(VERSION): see above); }
 
-engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER)  ## Flink, Spark, Prism; servers of s3:// and gs://
+engines: $(ENGINES)/flink/job-server.jar $(ENGINES)/spark/job-server.jar $(PRISM) $(BOOT) $(S3_SERVER) $(GS_SERVER) $(OPERATOR)  ## Flink, Spark, Prism; servers of s3:// and gs://
 
 # The clusters, of which each keeps both cores busy, alone; then two engines at a time, as starting one keeps one core busy.
 RUN_ENGINES = BEAM_RETRAIN_ENGINES=$(abspath $(ENGINES)) $(BIN)/pytest -q --durations 0
 test-engines: $(INSTALLED) engines  ## whole jobs on FnApiRunner, Prism, Flink and Spark, on clusters of both, on s3:// and gs://
 	@$(RUN_ENGINES) tests/system/test_clusters.py $(ARGS)
-	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py tests/system/test_bucket_history.py $(ARGS)
+	@$(RUN_ENGINES) -n 2 --dist loadscope tests/system/test_engines.py tests/system/test_staged_package.py tests/transforms/io/object_stores/test_object_files.py tests/transforms/io/test_lease.py tests/system/test_object_store.py tests/system/test_object_names.py tests/system/test_bucket_history.py tests/deploy/test_flink_operator.py $(ARGS)
 
 test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose processes are killed
 	@$(RUN_ENGINES) tests/system/test_faults.py $(ARGS)
@@ -120,7 +128,7 @@ test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose 
 # On hosts of their own, which Linux namespaces make of this machine: without root it says so. The rest of the trials:
 # ARGS='-k on_request'.
 test-hosts: $(INSTALLED) engines  ## jobs on hosts that have only a bucket in common, one of which goes silent
-	@$(RUN_ENGINES) -rs tests/system/test_hosts.py -k 'not on_request' $(ARGS)
+	@$(RUN_ENGINES) -rs tests/system/test_hosts.py tests/system/test_hosts_operator.py -k 'not on_request' $(ARGS)
 
 # Power cuts, full disks and read-only inputs need root, a clock set back Debian's faketime: without them it says so.
 chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; half an hour, writes docs/chaos.md [ARGS=--short]
