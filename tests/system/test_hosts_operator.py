@@ -24,7 +24,7 @@ def test_on_request_the_operator_s_flink_with_worker_pools(tmp_path, monkeypatch
     return {**ours(*arguments), **deployment["spec"]["flinkConfiguration"]}
 
   monkeypatch.setattr(layout.cluster, "_flink_conf", configured)
-  write_idx(tmp_path / "images", 450, 50)
+  write_idx(tmp_path / "images", 900, 100)
   assert bottlenecks.run([*embed(str(tmp_path / "images"), str(tmp_path / "local")), *ONE_WORKER]) == 0
   with up("flink", tmp_path / "hosts") as lab:
     lab.upload(tmp_path / "images")
