@@ -76,18 +76,16 @@ airflow: $(AIRFLOW)/.installed  ## an environment with Apache Airflow, for test-
 test-airflow: $(INSTALLED) $(AIRFLOW)/.installed  ## the DAG of deploy/airflow, run by Airflow itself: green, and red
 	@BEAM_RETRAIN_AIRFLOW=$(abspath $(AIRFLOW)) $(BIN)/pytest -q tests/deploy/test_airflow.py
 
-# Pinned by name in the poms: jars beside one another, and a jar of ours that only names them. See deploy/engines.
-MAVEN_COPY := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
-$(ENGINES)/flink/job-server.jar: MAIN_CLASS := org.apache.beam.runners.flink.FlinkJobServerDriver
-$(ENGINES)/spark/job-server.jar: MAIN_CLASS := org.apache.beam.runners.spark.SparkJobServerDriver
-$(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml deploy/engines/thin_jar.py
+# Pinned by name in the poms. Goals one by one: there is nothing to compile or to test.
+MAVEN_SHADE := org.apache.maven.plugins:maven-jar-plugin:3.4.1:jar org.apache.maven.plugins:maven-shade-plugin:3.6.0:shade
+$(ENGINES)/%/job-server.jar: deploy/engines/%-pom.xml
 	@command -v java > /dev/null || $(call FAIL,java is missing: install Java 17 (on Debian openjdk-17-jre-headless))
 	@command -v mvn > /dev/null || $(call FAIL,mvn is missing: install Maven (on Debian maven))
-	@echo "Bringing the job server of $* from Maven Central: a minute or two."
+	@echo "Making the job server of $* from Maven Central: two or three minutes."
 	@rm -rf $(@D)
-	@mvn --batch-mode --quiet --file $< $(MAVEN_COPY) -DincludeScope=runtime -DoutputDirectory=$(abspath $(@D))/lib \
+	@mvn --batch-mode --quiet --file $< -Dfolder=$(abspath $(@D)) $(MAVEN_SHADE) \
 	  || $(call FAIL,Maven could not bring what $< lists: see above)
-	@$(PYTHON) deploy/engines/thin_jar.py $(@D) $(MAIN_CLASS)
+	@mv $(@D)/shaded.jar $@ && rm -r $(@D)/original-shaded.jar $(@D)/maven-archiver
 
 # The schema of the operator's resources, against which deploy/kubernetes/flink.yaml is checked.
 OPERATOR := $(ENGINES)/flink-operator-1.10.0/flink-kubernetes-operator-api.jar

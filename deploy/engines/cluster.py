@@ -4,10 +4,10 @@
   python deploy/engines/cluster.py status flink
   python deploy/engines/cluster.py stop flink
 
-Only this machine can reach it. The jars are those of `make engines`. All files of a running cluster (ports, logs,
-scratch files, the workers' command) are in one folder, `.engines/cluster-flink`. Each process has that folder in its
-environment, by which `stop` finds all of them, Python workers and orphans included, and no others. Linux only: it
-reads /proc.
+Only this machine can reach it, but for the job server of `--job_server`: Beam's listen on all addresses. The jars are
+those of `make engines`. All files of a running cluster (ports, logs, scratch files, the workers' command) are in one
+folder, `.engines/cluster-flink`. Each process has that folder in its environment, by which `stop` finds all of them,
+Python workers and orphans included, and no others. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -46,10 +47,13 @@ _OPENED = (
   *("java.util", "java.util.concurrent", "java.util.concurrent.atomic", "java.util.concurrent.locks"),
   *("jdk.internal.ref", "sun.nio.ch", "sun.nio.cs", "sun.security.action", "sun.util.calendar"),
 )
+# To optimize further takes more of a core than it saves: of Java's work most is loading classes.
+_QUICK = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 # Allocated whole at the start, so that a Java worker's memory does not grow with the data.
 _HEAP = ("-Xms512m", "-Xmx512m", "-XX:+AlwaysPreTouch")
 _FLINK = "org.apache.flink.runtime"
 _SPARK = "org.apache.spark.deploy"
+_RUNNERS = "org.apache.beam.runners"
 _SPARK_TIMEOUT = "-Dspark.worker.timeout=30"  # after which a silent Worker is lost
 
 
@@ -93,6 +97,8 @@ class Cluster(NamedTuple):
     processes: name -> arguments of `java` after the class path.
     overview: URL of the master's state, JSON.
     workers_in: that JSON -> number of registered workers.
+    job_server: arguments of `java`, as of a process; of a server that stands.
+    job_server_flags: of a job that starts its own.
     variables: added to the environment.
   """
 
@@ -100,6 +106,8 @@ class Cluster(NamedTuple):
   overview: str
   workers_in: Callable[[dict], int]
   flags: list[str]
+  job_server: list[str]
+  job_server_flags: list[str]
   variables: dict[str, str]
 
 
@@ -127,10 +135,14 @@ def flink(engines: Path, folder: Path, retries: int, workers: int, places: Here 
     flags=[
       "--runner=FlinkRunner",
       f"--flink_master={master}:{rest}",
-      f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
       f"--parallelism={workers}",
       # A Python worker, with its loaded trunk, outlives a stage; a dead one does not outlive a retry.
       f"--environment_cache_millis={_FLINK_RETRY_SECS * 500}",
+    ],
+    job_server=["-Xmx512m", f"{_RUNNERS}.flink.FlinkJobServerDriver", f"--flink-master={master}:{rest}"],
+    job_server_flags=[
+      f"--flink_job_server_jar={engines / 'flink' / 'job-server.jar'}",
+      *(f"--job_server_jvm_properties={each}" for each in _QUICK),
     ],
     variables={},
   )
@@ -181,7 +193,9 @@ def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here 
   """Describes a standalone cluster; each Worker has one core."""
   port, web, *worker_webs = _free_ports(2 + workers)
   (folder / "home").mkdir()
-  (folder / "home" / "jars").symlink_to(engines / "spark" / "lib")  # where Spark looks for its executors' jars
+  (folder / "home" / "jars").symlink_to(engines / "spark")  # where Spark looks for its executors' jars
+  nothing = folder / "nothing.jar"
+  zipfile.ZipFile(nothing, "w").close()
   at = places.address
   master = f"spark://{at('master')}:{port}"
   limits = ["-c", "1", "-m", "1g", "-d", str(folder / "temp")]
@@ -189,7 +203,7 @@ def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here 
     "spark.driver.host": at("driver"),
     "spark.driver.bindAddress": at("driver"),
     "spark.executor.memory": "512m",
-    "spark.executor.extraJavaOptions": "-Xms512m -XX:+AlwaysPreTouch",
+    "spark.executor.extraJavaOptions": " ".join(("-Xms512m", "-XX:+AlwaysPreTouch", *_QUICK)),
     "spark.task.maxFailures": retries + 1,
     # An executor keeps a dead Python worker and fails every task: exclude it after one failure. Spark does not allow
     # that if a task may fail at most twice.
@@ -199,6 +213,7 @@ def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here 
     "spark.network.timeout": "60s",
     "spark.executor.heartbeatInterval": "5s",
   }
+  defined = [f"-D{name}={value}" for name, value in properties.items()]
   return Cluster(
     processes={
       "master": [
@@ -218,10 +233,14 @@ def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here 
     flags=[
       "--runner=SparkRunner",
       f"--spark_master_url={master}",
-      f"--spark_job_server_jar={engines / 'spark' / 'job-server.jar'}",
       # As with Flink, but a stage of Spark waits for the previous one.
       "--environment_cache_millis=60000",
-      *(f"--job_server_jvm_properties=-D{name}={value}" for name, value in properties.items()),
+      f"--files_to_stage={nothing}",  # else each job sends the job server's jars to executors, which have them
+    ],
+    job_server=["-Xmx1g", *defined, f"{_RUNNERS}.spark.SparkJobServerDriver", f"--spark-master-url={master}"],
+    job_server_flags=[
+      f"--spark_job_server_jar={engines / 'spark' / 'job-server.jar'}",
+      *(f"--job_server_jvm_properties={each}" for each in (*_QUICK, *defined)),
     ],
     variables={
       "SPARK_HOME": str(folder / "home"),
@@ -233,12 +252,20 @@ def spark(engines: Path, folder: Path, retries: int, workers: int, places: Here 
 KINDS: dict[str, Callable[[Path, Path, int, int, Here], Cluster]] = {"flink": flink, "spark": spark}
 
 
-def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, workers: int = WORKERS) -> list[str]:
+def start(
+  kind: str,
+  engines: Path,
+  folder: Path,
+  retries: int = RETRIES,
+  workers: int = WORKERS,
+  has_job_server: bool = False,
+) -> list[str]:
   """Starts a cluster and waits until its workers are registered.
 
   Args:
     folder: the cluster's own; its contents are deleted.
     retries: retries of a Flink job, or of a Spark task.
+    has_job_server: of its own, for all jobs.
 
   Returns:
     the flags of a job.
@@ -247,7 +274,7 @@ def start(kind: str, engines: Path, folder: Path, retries: int = RETRIES, worker
     ClusterError: it is already running, the jars are missing, or it did not start and has been stopped again.
   """
   prepare(kind, engines, folder, f"cluster.py stop {kind}")
-  return launch(kind, engines, folder, retries, workers)
+  return launch(kind, engines, folder, retries, workers, has_job_server=has_job_server)
 
 
 def prepare(kind: str, engines: Path, folder: Path, stops: str) -> None:
@@ -271,20 +298,27 @@ def launch(
   workers: int,
   places: Here = _HERE,
   others: Mapping[str, subprocess.Popen] = MappingProxyType({}),
+  has_job_server: bool = False,
 ) -> list[str]:
   """Starts a cluster's processes in a prepared folder; see `start`.
 
-  `others` are processes that must live, too, each with a log in the folder.
+  `others` are processes that must live, too, each with a log in the folder. Without a job server that stands, on this
+  machine, each job starts its own.
   """
   cluster = KINDS[kind](engines, folder, retries, workers, places)
   opened = [f"--add-opens=java.base/{package}=ALL-UNNAMED" for package in _OPENED]
-  java = ["java", *opened, "-cp", f"{engines / kind / 'lib'}/*"]
-  started = dict(others)
-  for name, arguments in cluster.processes.items():
+  java = ["java", *opened, *_QUICK, "-cp", str(engines / kind / "job-server.jar")]
+  started, processes, flags, port = dict(others), cluster.processes, cluster.job_server_flags, 0
+  if has_job_server:
+    (port,) = _free_ports(1)
+    where = [f"--job-host={_HOST}", f"--job-port={port}", "--artifact-port=0", "--expansion-port=0"]
+    processes = {**processes, "job-server": [*cluster.job_server, *where, f"--artifacts-dir={folder / 'temp'}"]}
+    flags = [f"--job_endpoint={_HOST}:{port}"]
+  for name, arguments in processes.items():
     own = {"SPARK_LOCAL_IP": places.address(name), MARKER: str(folder)}
     environment = {**places.environment(name), **cluster.variables, **own}
     started[name] = run_beside(places.command(name, [*java, *arguments]), environment, folder / f"{name}.log")
-  complaint = _wait(cluster, started, workers, places)
+  complaint = _wait(cluster, started, workers, places, port)
   if complaint:
     logs = (folder / f"{name}.log" for name in started)
     tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
@@ -293,6 +327,7 @@ def launch(
     raise ClusterError(f"{complaint}; the last lines of the logs are above.")
   flags = [
     *cluster.flags,
+    *flags,
     "--environment_type=PROCESS",
     f"--environment_config={json.dumps({'command': str(folder / 'worker')})}",
   ]
@@ -309,8 +344,8 @@ def run_beside(argv: list[str], environment: Mapping[str, str], log: Path) -> su
     )
 
 
-def _wait(cluster: Cluster, started: Mapping[str, subprocess.Popen], workers: int, places: Here) -> str:
-  """Waits for the workers; returns an error message, or ""."""
+def _wait(cluster: Cluster, started: Mapping[str, subprocess.Popen], workers: int, places: Here, port: int) -> str:
+  """Waits for the workers and, at `port`, the job server; returns an error message, or ""."""
   deadline = time.monotonic() + _START_SECS
   while time.monotonic() < deadline:
     for name, process in started.items():
@@ -318,6 +353,8 @@ def _wait(cluster: Cluster, started: Mapping[str, subprocess.Popen], workers: in
         return f"{name} ended with exit code {process.returncode}"
     with contextlib.suppress(OSError, ValueError):
       if cluster.workers_in(places.get(cluster.overview)) == workers:
+        if port:
+          socket.create_connection((_HOST, port), timeout=5).close()
         return ""
     time.sleep(0.5)
   return f"{workers} workers were not registered within {_START_SECS} seconds"
@@ -398,12 +435,18 @@ def main() -> None:
     metavar="N",
     help=f"1 to {_MOST_WORKERS} (default %(default)d)",
   )
+  parser.add_argument(
+    "--job_server",
+    action="store_true",
+    help="of all jobs, which then start sooner; other machines can reach it, and run anything as you",
+  )
   parser.add_argument("--folder", type=Path, metavar="DIR", help="the cluster's own (default: DIR/cluster-ENGINE)")
   arguments = parser.parse_args()
   engines = arguments.engines.resolve()
   folder = (arguments.folder or engines / f"cluster-{arguments.engine}").resolve()
   if arguments.action == "start":
-    print(shlex.join(start(arguments.engine, engines, folder, arguments.retries, arguments.workers)))
+    chosen = arguments.retries, arguments.workers, arguments.job_server
+    print(shlex.join(start(arguments.engine, engines, folder, *chosen)))
   elif arguments.action == "stop":
     print(f"{folder}: {stop(folder)} processes ended")
   else:

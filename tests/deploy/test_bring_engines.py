@@ -1,12 +1,9 @@
-"""`make engines`, as far as it goes without a network: what is missing is said; jars are named as Java wants it."""
+"""`make engines`, as far as it goes without a network: what is missing is said."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -54,33 +51,3 @@ def test_all_are_brought_by_one_word():
   assert "go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0" in asked
   assert "go install github.com/versity/versitygw/cmd/versitygw@v1.8.0" in asked
   assert "go install github.com/fsouza/fake-gcs-server@v1.56.1" in asked
-
-
-def _thin_jar(folder: Path) -> subprocess.CompletedProcess[str]:
-  command = [sys.executable, ROOT / "deploy" / "engines" / "thin_jar.py", folder, "org.example.Main"]
-  return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_the_jar_names_the_jars_beside_it(tmp_path):
-  (tmp_path / "lib").mkdir()
-  names = [f"{'x' * length}-{length}.jar" for length in (1, 50, 70, 140)]
-  for name in names:
-    (tmp_path / "lib" / name).touch()
-  assert _thin_jar(tmp_path).returncode == 0
-  with zipfile.ZipFile(tmp_path / "job-server.jar") as jar:
-    assert jar.namelist() == ["META-INF/MANIFEST.MF"]
-    manifest = jar.read("META-INF/MANIFEST.MF")
-  assert all(len(line) <= 70 for line in manifest.split(b"\r\n"))
-  # A line that begins with a blank goes on with the one before it.
-  attributes = dict(line.split(": ", 1) for line in manifest.decode().replace("\r\n ", "").splitlines())
-  assert attributes["Main-Class"] == "org.example.Main"
-  assert attributes["Class-Path"].split() == sorted(f"lib/{name}" for name in names)
-  # The second: what Spark cannot say that a task has failed without.
-  assert {"java.base/java.nio", "java.base/sun.security.action"} <= set(attributes["Add-Opens"].split())
-
-
-def test_no_jars_make_no_jar(tmp_path):
-  ended = _thin_jar(tmp_path)
-  assert ended.returncode == 1
-  assert ended.stderr == f"thin_jar.py: {tmp_path / 'lib'} holds no jars.\n"
-  assert not (tmp_path / "job-server.jar").exists()

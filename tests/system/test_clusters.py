@@ -32,11 +32,12 @@ class ClusterSuite:
   """A subclass gives `engine`, and what its last job has sent from one task to another."""
 
   engine: str
+  more: tuple[str, ...] = ()  # flags of the cluster
 
   @pytest.fixture(scope="class")
   @classmethod
   def started(cls, tmp_path_factory) -> Iterator[Running]:
-    with running(cls.engine, tmp_path_factory.mktemp("cluster") / cls.engine) as found:
+    with running(cls.engine, tmp_path_factory.mktemp("cluster") / cls.engine, *cls.more) as found:
       yield found
 
   def exchanged_bytes(self, started: Running) -> int:
@@ -59,6 +60,7 @@ class ClusterSuite:
 @needs_engines
 class TestFlinkCluster(ClusterSuite):
   engine = "flink"
+  more = ("--job_server",)  # one for all jobs; those of Spark start their own
 
   def test_the_second_night_compared_with_the_first(self, started, inputs, tmp_path):
     data, here, there = tmp_path / "data", tmp_path / "here", tmp_path / "there"
@@ -138,6 +140,7 @@ def test_as_many_workers_as_are_asked_for(make, tmp_path):
   assert made.workers_in({"taskmanagers": 3, "aliveworkers": 3}) == 3
   if make is flink:
     assert "--parallelism=3" in made.flags
+    assert made.job_server[-1] == f"--flink-master={made.flags[1].partition('=')[2]}"
     assert "taskmanager.numberOfTaskSlots: 3\n" in (tmp_path / "conf" / "flink-conf.yaml").read_text()
 
 
@@ -150,7 +153,7 @@ def test_without_jars_it_says_how_to_get_them(engine, tmp_path):
 
 
 def test_a_cluster_that_does_not_come_up_says_why(tmp_path):
-  (tmp_path / "flink" / "lib").mkdir(parents=True)
+  (tmp_path / "flink").mkdir()
   (tmp_path / "flink" / "job-server.jar").touch()
   ended = cluster("start", "flink", tmp_path, tmp_path / "cluster")
   assert "ClassNotFoundException" in ended.stderr
