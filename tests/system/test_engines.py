@@ -73,7 +73,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
   )
   opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("lang", "net", "io", "nio", "util", "time")]
   main_class = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
-  path = f"{engine_file('flink', 'lib')}/*"
+  path = str(engine_file("flink", "job-server.jar"))
   command = [
     "java",
     "-Xmx512m",
