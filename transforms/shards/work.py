@@ -135,10 +135,11 @@ class _WorkShard(beam.DoFn):
   def _kept(self, folder: str, name: str, digest: str) -> ShardReport | None:
     """Returns the report of a finished shard, else None.
 
-    It must be of this machine's kind, or of an unknown one.
+    It must be of this machine's kind, or of an unknown one; a task that only copies takes all.
     """
     report = read_report(folder, name, digest, self.task.writes_file)
-    return report if report and report.extra.get(KIND, self._kind) == self._kind else None
+    is_other = report and self._kind and report.extra.get(KIND, self._kind) != self._kind
+    return None if is_other else report
 
   def _copy(self, name: str, digest: str) -> ShardReport | None:
     """Copies the shard from an earlier run, if there is one."""

@@ -89,9 +89,11 @@ def test_the_first_night_computes_all_and_the_second_nothing(nights: Path) -> No
 def test_a_night_says_in_which_kind_the_trunks_ran(made: Any, nights: Path) -> None:
   trunk = json.loads((made.model / "info.json").read_text())["trunk"]
   first, second, third = (_metrics(nights / night) for night in (FIRST, SECOND, THIRD))
-  for found in (first["trunk_kind"], second["trunk_kind"], third["trunk_kind"], third["candidate"]["trunk_kind"]):
+  kinds = (first["trunk_kind"], second["trunk_kind"], third["trunk_kind"], third["candidate"]["trunk_kind"])
+  # The third night goes by the second's check, of whose images one is another now; the candidate has its own.
+  for found, images in zip(kinds, (64, 64, 63, 64), strict=True):
     assert (found["runtime"], found["precision"]) == (trunk["runtime"], trunk["precision"])
-    assert found["sample"]["images"] == 64
+    assert found["sample"]["images"] == images
     assert found["sample"]["least_cosine"] > 0.999
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,12 @@ def old_tree(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(old_tree, handler, tmp_path_factory) -> Path:
+  """Yesterday's output. Its images were touched since: no shard is carried, all are matched."""
   output = tmp_path_factory.mktemp("yesterday") / "output"
   embed(plan(old_tree), handler, output)
+  time.sleep(0.02)  # a file system's clock has steps of some milliseconds
+  for path in old_tree.rglob("*"):
+    path.chmod(path.stat().st_mode)
   return output
 
 
