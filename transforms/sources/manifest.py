@@ -82,7 +82,9 @@ class ManifestSource(ImageFilesSource):
       yield from _stat_rows(block)
 
   def list_names(self, most: int | None) -> Iterator[tuple[str | None, str, ManifestRow]]:
-    rows = itertools.islice(read_images(files.read_lines(self.path), self.path), most)
+    # Every so many of all rows: a manifest may be sorted by label.
+    step = -(-self._summary.images // most) if most else 1
+    rows = itertools.islice(read_images(files.read_lines(self.path), self.path), 0, None, step)
     for key, row in by_key(rows, self.path).items():
       yield row.split, key, row
 

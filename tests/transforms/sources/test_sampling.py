@@ -147,12 +147,12 @@ def test_a_sample_of_very_many_looks_at_some_of_them(inputs, kind, monkeypatch):
   assert len(set(of_all) & set(sample)) > 2  # it is still by the smallest hashes
 
 
-def test_a_manifest_of_very_many_is_sampled_from_its_first(tmp_path, monkeypatch):
+def test_a_manifest_of_very_many_that_is_sorted_by_label_is_sampled_from_all_labels(tmp_path, monkeypatch):
   for number in range(30):
     (tmp_path / f"{number}.png").write_bytes(b"1")
-  rows = "".join(f"{number}.png,{number % 2}\n" for number in range(30))
+  rows = "".join(f"{number}.png,{number // 15}\n" for number in range(30))
   (tmp_path / "list.csv").write_text(f"file_name,label\n{rows}")
   source = find_source(str(tmp_path / "list.csv"))
   monkeypatch.setattr("beam_retrain.transforms.sources.image_files.SAMPLED_FROM", 20)
   looked_at = {image.key for image in source.read_sample((ALL,), None, 30, max_files=4)}
-  assert looked_at == {f"{number}.png" for number in range(20)}
+  assert looked_at == {f"{number}.png" for number in range(0, 30, 2)}
