@@ -138,7 +138,7 @@ fuzz: $(INSTALLED)  ## 50,000 damaged images through every decoder of the produc
 
 # Peers get environments of their own in .bench: 15 GB, ten minutes, the first time.
 bench: DATA ?= mnist
-bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: twenty minutes on two cores [DATA=DIR ARGS=--full]
+bench: $(INSTALLED)  ## speed beside its peers, a table of ratios: half an hour on two cores [DATA=DIR ARGS=--full]
 	@$(BIN)/python -m benchmarks.bench --data $(DATA) $(ARGS)
 
 # The repository's Markdown files as they lie, so that a link holds here and on a code host.

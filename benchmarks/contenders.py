@@ -61,10 +61,10 @@ class Contender:
 def _sizes(precision: str) -> list[Contender]:
   """Whole processes over few, some and many images: ours, ours before, and the engine by itself."""
   kinds: list[Contender] = []
-  for images, rounds in ((FEW, 3), (SOME, 2), (MANY, 1)):
+  for images, rounds in ((FEW, 2), (SOME, 1), (MANY, 1)):
     kinds += [
       Contender(OURS, precision, "ours", images=images, rounds=rounds, runtime=OPENVINO),
-      Contender(BEFORE, precision, "", images=images, rounds=rounds, runtime=OPENVINO),
+      Contender(BEFORE, precision, "", images=images, rounds=0 if images == MANY else rounds, runtime=OPENVINO),
       Contender("OpenVINO", precision, "openvino_loop", "openvino", images=images, rounds=rounds),
     ]
   return kinds

@@ -116,12 +116,12 @@ def measure_all(session: Session, data: Path, weights: Path | None) -> None:
   images = session.work / "images"
   converted = session.work / "convert"
   timed("convert", f"--input={data}", f"--output={converted}", "--formats=jpg")
-  digits = Trial("run --data digits", ("run", "--data=digits", "--output={own}/digits"), 3, "digits")
+  digits = Trial("run --data digits", ("run", "--data=digits", "--output={own}/digits"), 2, "digits")
   for version in session.versions:
     session.run(version, digits)
   session.measure(digits)
   one = next((converted / "testing" / "7").iterdir())
-  session.measure(Trial("predict one image", ("predict", "--model={own}/digits/model", str(one)), 3))
+  session.measure(Trial("predict one image", ("predict", "--model={own}/digits/train", str(one)), 3))
   session.measure(Trial("evaluate --help", ("evaluate", "--help"), 3))
   link_some(converted / "training", session.work / "loaded", _LOADED)
   bundled = ("--input", str(session.work / "loaded"), "--trunk=bundled", "--output={own}/loaded")
@@ -146,7 +146,7 @@ def _nights(session: Session, testing: Path, images: Path) -> None:
   held_back = sorted(images.rglob("*.jpg"))[:: 10_000 // _NEW]
   for image in held_back:
     image.unlink()
-  night = ("reevaluate", "--model={own}/digits/model", f"--input={images}", "--history={own}/nights")
+  night = ("reevaluate", "--model={own}/digits/train", f"--input={images}", "--history={own}/nights")
   first = "first night"
   session.measure(Trial(first, (*night, "--date=2026-01-01")))
   same = Claim("an unchanged night, of the first", 0.2, first)
