@@ -104,6 +104,7 @@ class Session:
     against = self.versions[-1].name if ratio else None
     row = {"name": f"{name}, {version.name}", "seconds": seconds, "ratio": ratio, "against": against, "note": note}
     self.rows.append(row)
+    print(f"{row['name']}: {seconds:.2f} s{f', {ratio:.2f} of {against}' if ratio else ''}; {note}", flush=True)
 
 
 def measure_all(session: Session, data: Path, weights: Path | None) -> None:
@@ -162,7 +163,7 @@ def _disk(session: Session, testing: Path, weights: Path) -> None:
   link_some(testing, photos, _PHOTOS)
   trunk = ("--trunk=keras:InceptionV3", f"--trunk_weights={weights}", "--precision=bfloat16")
   stages = (
-    Trial("", ("bottlenecks", f"--input={photos}", *trunk, "--validation_percentage=0", "--output={own}/few")),
+    Trial("", ("bottlenecks", f"--input={photos}", *trunk, "--output={own}/few")),
     Trial("", ("train", "--input={own}/few", "--output={own}/head")),
   )
   for version in session.versions:
