@@ -30,6 +30,7 @@ from beam_retrain.transforms.core.runtimes.variant import (
   Variant,
   digest_of_sample,
   has_openvino,
+  is_bfloat16_faster,
   unsupported_reason,
 )
 from beam_retrain.transforms.core.system.extras import install_command
@@ -99,6 +100,8 @@ def _choose_precision(trunk: Trunk, precision: str, runtime: str, sample: Callab
   reason = unsupported_reason(runtime, wanted)
   if reason and precision not in (AUTO, FLOAT32):
     raise InputError(f"--precision {precision}: {reason}.")
+  if precision == AUTO and not reason and not is_bfloat16_faster():
+    reason = "not in bfloat16, which takes longer on this processor"
   in_float32 = prepare(trunk, Variant(runtime, FLOAT32))
   if precision == FLOAT32 or reason:
     return Choice(in_float32, why=reason.partition(": use")[0])
@@ -148,15 +151,19 @@ def _check_of(folder: str, trunk: TrunkInfo) -> Agreement | None:
 def _calibrate(in_float32: Trunk, sample: Sequence[Image]) -> Trunk:
   if importlib.util.find_spec("nncf") is None:
     raise InputError(f"--precision int8 needs NNCF to calibrate it: {install_command('fast')}.")
-  if fault := nncf_fault():
-    raise InputError(
-      f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."
-    )
-  good = decode(load_prepared_model(in_float32.prepared_folder), sample)
+  good = decode(in_float32.info.input_px, sample)
   if not good:
     raise InputError("--precision int8: no training image can be decoded for its calibration.")
+
+  def pixels() -> np.ndarray:
+    if fault := nncf_fault():
+      raise InputError(
+        f"--precision int8 needs NNCF, which cannot be imported ({fault}): pip install --force-reinstall nncf."
+      )
+    return np.stack([pixels for _, pixels in good])
+
   variant = Variant(OPENVINO, INT8, digest_of_sample([image.sha256 for image, _ in good]))
-  return prepare(in_float32, variant, np.stack([pixels for _, pixels in good]))
+  return prepare(in_float32, variant, pixels)
 
 
 def check_variant(prepared: Trunk, in_float32: Trunk, sample: Sequence[Image]) -> Agreement | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from beam_retrain.transforms.core.images.headers import MAX_PIXELS, Fault, probe_image
 from beam_retrain.transforms.core.models.agreement import BOUNDS, Agreement, Sampled, infer_good, measure
 from beam_retrain.transforms.core.models.head import decode_head
-from beam_retrain.transforms.core.models.inference import LoadedModel
+from beam_retrain.transforms.core.models.inference import LoadedModel, decoding_model
 from beam_retrain.transforms.core.records.quarantine import Reason
 from beam_retrain.transforms.core.records.schema import PREPROCESSING_VERSION, Image
 from beam_retrain.transforms.core.records.splits import SplitPercentages
@@ -47,9 +46,9 @@ def _is_too_large(image: Image, max_pixels: int) -> bool:
   return isinstance(info, Fault) and info.reason == Reason.TOO_LARGE
 
 
-def decode(model: LoadedModel, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
+def decode(input_px: int, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:
   """Returns each decodable image with its pixels, float32 [S, S, 3], 0..1."""
-  pixels_only = dataclasses.replace(model, infer=lambda pixels: {"pixels": np.asarray(pixels)})
+  pixels_only = decoding_model(input_px, lambda pixels: {"pixels": np.asarray(pixels)})
   return [(item.image, item.outputs["pixels"]) for item in infer_good(pixels_only, sample)]
 
 

@@ -93,11 +93,11 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
   return Trunk(info, folder=local, prepared_folder=prepared_folder if is_intact(prepared_folder, info) else "")
 
 
-def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str = "") -> Trunk:
+def prepare(trunk: Trunk, variant: Variant, sample: Callable[[], Any] | None = None, *, stored: str = "") -> Trunk:
   """Returns the trunk prepared for a variant, from the cache if possible.
 
   Args:
-    sample: for int8, float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
+    sample: for int8, () -> float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
     stored: a folder with the same prepared trunk, or ""; copied if intact, since it may be replaced before its use.
 
   Raises:
@@ -129,7 +129,7 @@ def prepare(trunk: Trunk, variant: Variant, sample: Any = None, *, stored: str =
       for file in FILES[OPENVINO]:
         local_files.link_or_copy(os.path.join(float32, file), os.path.join(folder, file))
     else:
-      tensors = runtime.write(trunk.load_frozen(), variant, folder, sample)
+      tensors = runtime.write(trunk.load_frozen(), variant, folder, sample() if sample else None)
     write_prepared_info(folder, info, versions, tensors)
 
   prepared_folder = cache.get_or_create(f"trunks/{base}/{name}", write)

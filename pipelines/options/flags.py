@@ -41,7 +41,7 @@ def batch_size_option(default: str) -> Any:
 def precision_option(of_model: bool = True) -> Any:
   """Returns the field, of a trained model or for bottlenecks."""
   of_bottlenecks = (
-    "numbers that the trunk computes with. auto (default): bfloat16, which is faster, if the processor has it"
+    "numbers that the trunk computes with. auto (default): bfloat16, if it is faster on this processor"
     f" and each bottleneck of a sample of the images has a cosine of at least {LEAST_COSINE} with float32's; else"
     " float32. int8: faster still, calibrated on a sample of the training images; needs OpenVINO. Bottlenecks of"
     " different precisions never mix"

@@ -164,7 +164,7 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
   output: str = option(help="output folder; new, empty, or of an earlier run", metavar="DIR")
   batch_size: int | None = batch_size_option(
     f"the earlier run's, if it resumes one; the fastest in a trial, for at least {LEAST_IMAGES:,} images; else"
-    f" {BATCH_SIZE}"
+    f" {BATCH_SIZE}, or fewer if the trunk's input is large"
   )
   reuse: tuple[str, ...] = option(
     (),

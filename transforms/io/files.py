@@ -181,6 +181,8 @@ def read_lines(path: str) -> Iterator[str]:
 
 def sha256(path: str) -> str:
   """Returns the SHA-256 of a file's bytes, 64 hex digits."""
+  if is_local(path):
+    return local_files.sha256(path)
   with open_to_read(path) as file:
     return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 

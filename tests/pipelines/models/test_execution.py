@@ -30,7 +30,7 @@ from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.models.inference import LoadedModel, load_with_oom_fallback
 from beam_retrain.transforms.core.records.shards import Shard
 from beam_retrain.transforms.core.run.run_info import RunInfo
-from beam_retrain.transforms.core.runtimes.variant import Variant
+from beam_retrain.transforms.core.runtimes.variant import OPENVINO, Variant
 from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.shards.work import WorkShards
 from beam_retrain.transforms.sources.image_files import ImageFile
@@ -110,6 +110,14 @@ def test_a_large_job_tries_out_once_and_remembers(trunk):
   assert choose_execution(None, None, _LOCAL, gone, is_large=lambda: True).batch_size == 16
   assert choose_execution(None, None, _LOCAL, gone).batch_size == 32  # small jobs have the default, on any machine
   assert choose_execution(4, None, _LOCAL, gone, is_large=lambda: True).batch_size == 4
+
+
+def test_a_small_job_has_few_large_images_at_a_time(trunk):
+  trunk = dataclasses.replace(trunk, info=trunk.info.with_variant(Variant(OPENVINO)))
+  for input_px, threads, batch_size in ((75, 1, 32), (224, 1, 8), (299, 2, 4), (299, 6, 6), (299, 96, 32)):
+    large = dataclasses.replace(trunk, info=dataclasses.replace(trunk.info, input_px=input_px))
+    assert choose_execution(None, threads, _LOCAL, large).batch_size == batch_size
+  assert choose_execution(None, 2, _CLUSTER, large).batch_size == 32
 
 
 def test_the_choice_of_an_earlier_run_is_kept_so_that_its_shards_are(trunk):

@@ -68,11 +68,12 @@ def pictures(count: int) -> list[Image]:
 def machine(monkeypatch):
   """Makes this machine one with, or without, what some kinds need."""
 
-  def make(*, bfloat16: bool, openvino: bool) -> None:
+  def make(*, bfloat16: bool, openvino: bool, is_slow: bool = False) -> None:
     monkeypatch.setattr(variant, "has_bfloat16", lambda: bfloat16)
     monkeypatch.setattr(variant, "has_openvino", lambda: openvino)
     monkeypatch.setattr(variant, "openvino_fault", lambda: "")
     monkeypatch.setattr(precision, "has_openvino", lambda: openvino)
+    monkeypatch.setattr(precision, "is_bfloat16_faster", lambda: bfloat16 and not is_slow)
 
   return make
 
@@ -107,6 +108,16 @@ def test_auto_stays_with_float32_where_the_check_fails_and_says_why(trunk, machi
   assert choice.why.startswith("not in bfloat16, as on a sample of 20 images the smallest cosine with float32 is 0.99")
   assert choice.to_info()["why"] == choice.why
   # Who asks for it gets it, and is told the same.
+  assert choose_variant(trunk, "bfloat16", "auto", pictures).trunk.info.variant == BFLOAT16
+
+
+@needs_bfloat16
+def test_auto_stays_with_float32_where_bfloat16_takes_longer(trunk, machine):
+  machine(bfloat16=True, openvino=False, is_slow=True)
+  choice = choose_variant(trunk, "auto", "auto", pictures)
+  assert choice.describe() == (
+    "the trunk runs in float32 by TensorFlow; not in bfloat16, which takes longer on this processor"
+  )
   assert choose_variant(trunk, "bfloat16", "auto", pictures).trunk.info.variant == BFLOAT16
 
 
@@ -157,7 +168,8 @@ def test_images_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp
 
 @needs_openvino
 @needs_bfloat16
-def test_openvino_is_taken_where_it_is_installed(trunk):
+def test_openvino_is_taken_where_it_is_installed(trunk, machine):
+  machine(bfloat16=True, openvino=True)
   choice = choose_variant(trunk, "auto", "auto", pictures)
   assert choice.trunk.info.variant == Variant("openvino", "bfloat16")
   assert choice.check.least_cosine > 0.999
@@ -248,6 +260,17 @@ def test_int8_is_calibrated_on_a_sample_which_is_part_of_its_kind(trunk, machine
   assert load_prepared(kept.trunk.prepared_folder).variant == kind
   with pytest.raises(InputError, match="no training image can be decoded"):
     choose_variant(trunk, "int8", "auto", lambda count: [])
+
+
+@needs_openvino
+@pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="NNCF is not installed: beam-retrain[fast]")
+def test_what_was_calibrated_before_needs_nncf_no_more(trunk, machine, monkeypatch):
+  machine(bfloat16=has_bfloat16(), openvino=True)
+  first = choose_variant(trunk, "int8", "auto", pictures)
+  monkeypatch.setattr(precision, "nncf_fault", lambda: "it was imported again")
+  assert choose_variant(trunk, "int8", "auto", pictures) == first
+  with pytest.raises(InputError, match="it was imported again"):
+    choose_variant(trunk, "int8", "auto", lambda count: pictures(count)[:9])
 
 
 @needs_openvino

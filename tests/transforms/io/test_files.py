@@ -211,3 +211,17 @@ def test_a_folder_that_cannot_be_listed_is_told_and_not_passed_over(tmp_path):
   assert walked() == "['./closed/7.png', './open/7.png']\n"
   (tmp_path / "closed").chmod(0)
   assert walked().startswith("the folder ./closed cannot be listed (Permission denied): ")
+
+
+def test_a_large_file_is_digested_once_until_it_is_written_to(tmp_path, monkeypatch):
+  large, path = bytes(8 << 20), tmp_path / "large"
+  path.write_bytes(large)
+  os.utime(path, (1, 1))
+  first = files.sha256(str(path))
+  os.link(path, tmp_path / "linked")
+  monkeypatch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it was read again"))
+  assert files.sha256(str(tmp_path / "linked")) == first == hashlib.sha256(large).hexdigest()
+  monkeypatch.undo()
+  for begins in (b"a", b"b"):  # one right after the other
+    path.write_bytes(begins + large[1:])
+    assert files.sha256(str(path)) == hashlib.sha256(begins + large[1:]).hexdigest()

@@ -13,7 +13,13 @@ from beam_retrain.pipelines import datasets
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.shards import ShardReport
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.runtimes.variant import ISA_LIMIT, has_bfloat16, instructions, kind_of
+from beam_retrain.transforms.core.runtimes.variant import (
+  ISA_LIMIT,
+  has_bfloat16,
+  instructions,
+  is_bfloat16_faster,
+  kind_of,
+)
 from beam_retrain.transforms.core.system.locks import Claim
 from beam_retrain.transforms.shards.kinds import KIND, check_kinds, delete_kinds, join_kind
 
@@ -41,6 +47,21 @@ def test_the_limit_of_onednn_counts(limit, found, bfloat16, tmp_path, monkeypatc
   (tmp_path / "cpuinfo").write_text(_CPU)
   monkeypatch.setenv(ISA_LIMIT, limit)
   assert (instructions(tmp_path / "cpuinfo"), has_bfloat16(tmp_path / "cpuinfo")) == (found, bfloat16)
+
+
+@pytest.mark.parametrize(
+  ("vendor", "flags", "faster"),
+  [
+    ("AuthenticAMD", "avx512_bf16", True),
+    ("AuthenticAMD", "avx512bw", False),
+    ("GenuineIntel", "avx512_bf16", False),
+    ("GenuineIntel", "avx512_bf16 avx512_fp16", False),
+    ("GenuineIntel", "avx512_bf16 amx_bf16", True),
+  ],
+)
+def test_bfloat16_is_faster_with_amx_or_by_amd(vendor, flags, faster, tmp_path):
+  (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t\t: fpu avx2 avx512bw {flags}\n")
+  assert is_bfloat16_faster(tmp_path / "cpuinfo") == faster
 
 
 def test_float32_needs_avx512_alone():

@@ -308,13 +308,13 @@ def _load_saved(path: str, trunk_only: bool, with_scores: bool = False) -> Loade
 
   if hasattr(loaded, "preprocess"):  # the preprocessing that it was trained with
     return LoadedModel(lambda encoded: loaded.preprocess(_strings(encoded)), infer, input_px)
-  return _decoding_model(input_px, infer)
+  return decoding_model(input_px, infer)
 
 
 def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
   """Loads the prepared trunk in `folder`, which has the `card.json`."""
   trunk = load_prepared(folder, threads, batch_size)
-  return _decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)}, threads)
+  return decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)}, threads)
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
@@ -335,7 +335,7 @@ def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:
   return dataclasses.replace(trunk, infer=infer)
 
 
-def _decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int = 0) -> LoadedModel:
+def decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int = 0) -> LoadedModel:
   """Returns a model of a graph and the current preprocessing.
 
   TensorFlow, with its `threads`, is loaded for the first images that need it.

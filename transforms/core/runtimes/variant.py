@@ -137,6 +137,16 @@ def has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
   return instructions(cpu_info) in WITH_BFLOAT16
 
 
+def is_bfloat16_faster(cpu_info: Path = _CPU_INFO) -> bool:
+  """Whether trunks run faster in bfloat16 than in float32.
+
+  Measured with Inception v3, by both runtimes: with AMX and with AMD's AVX-512 about twice as fast. An Intel Xeon
+  whose AMX a virtual machine hides took 1.7 times as long by OpenVINO, and 1.3 times by TensorFlow.
+  """
+  has_amx = instructions(cpu_info) == "AVX512_CORE_AMX"
+  return has_amx or (has_bfloat16(cpu_info) and _cpu_field("vendor_id", cpu_info) != "GenuineIntel")
+
+
 def instructions(cpu_info: Path = _CPU_INFO) -> str:
   """Returns the processor's best instruction set, by oneDNN's name.
 

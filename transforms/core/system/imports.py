@@ -21,7 +21,7 @@ OWN_JOB = "BEAM_RETRAIN_OWN_JOB"
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _TELEMETRY = "openvino_telemetry"
-_NOT_FOR_JOBS = ("google.cloud", "apitools", "boto3", "pymongo", "pandas", "pyarrow")
+_NOT_FOR_JOBS = ("google.cloud", "apitools", "boto3", "pymongo", "pandas", "pyarrow", "apache_beam.io.gcp.bigquery")
 _left_out_of_beam: list[str] = []
 
 

@@ -11,6 +11,7 @@ import glob
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
@@ -19,6 +20,9 @@ from beam_retrain.transforms.core.errors import naming_full_disk
 TEMPORARY = ".tmp-"
 LOCK_FILE = ".lock"
 """In an output folder while a command writes it; no part of the output."""
+
+_LARGE = 8 << 20  # bytes
+_digests: dict[tuple[int, int, int, int], str] = {}  # of large files that were read here
 
 
 def shown(path: str) -> str:
@@ -119,9 +123,20 @@ def read_lines(path: str) -> Iterator[str]:
 
 
 def sha256(path: str) -> str:
-  """Returns the SHA-256 of a file's bytes, 64 hex digits."""
+  """Returns the SHA-256 of a file's bytes, 64 hex digits.
+
+  A large one's is remembered by the process while nobody writes to it: a job opens its trunk by five names.
+  """
   with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    status = os.fstat(file.fileno())
+    known = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if digest := _digests.get(known):
+      return digest
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  # A write that follows at once may not change the time of modification.
+  if status.st_size >= _LARGE and status.st_mtime < time.time() - 1:
+    _digests[known] = digest
+  return digest
 
 
 @contextlib.contextmanager

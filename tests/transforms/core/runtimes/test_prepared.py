@@ -43,7 +43,7 @@ def prepared(request) -> Trunk:
   kind = request.param
   if why := kind.unsupported_reason():
     pytest.skip(why)
-  return prepare(load_trunk("bundled"), kind, _IMAGES)
+  return prepare(load_trunk("bundled"), kind, lambda: _IMAGES)
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -183,7 +183,7 @@ def test_a_preparation_reports_home_to_nobody(tmp_path):
     "from beam_retrain.pipelines.models.trunk_sources import load_trunk, prepare\n"
     "from beam_retrain.transforms.core.runtimes.variant import Variant\n"
     "sample = np.random.default_rng(3).random((8, 75, 75, 3), np.float32)\n"
-    "prepare(load_trunk('bundled'), Variant('openvino', 'int8', 'x'), sample)\n"
+    "prepare(load_trunk('bundled'), Variant('openvino', 'int8', 'x'), lambda: sample)\n"
     "assert 'nncf' in sys.modules\n"
     "print([name for name in sys.modules if name.startswith('openvino_telemetry')])"
   )
