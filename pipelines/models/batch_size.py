@@ -42,7 +42,7 @@ Embed = Callable[[np.ndarray], Any]
 
 
 def untried_batch(input_px: int, threads: int) -> int:
-  """Returns how many images of this side OpenVINO runs at a time, untried.
+  """Returns OpenVINO's batch size for images of this side, untried.
 
   It runs 4 of 299 pixels, on as many threads, as fast as 32. Of a larger batch it takes a job of a hundred longer to
   wait for the last, to fill it up, and to keep both streams at work.
