@@ -82,7 +82,7 @@ def probe_batch(
       embed = load(batch_size)
       if clock() - began > secs / 2:
         break  # a trunk that is slow to load is slow to run
-      rates[batch_size] = _rate(embed, batch_size, input_px, clock)
+      rates[batch_size] = trunk_rate(embed, batch_size, input_px, clock)
     except Exception as error:
       if not is_out_of_memory(error):
         raise
@@ -99,7 +99,7 @@ def _smallest_of_fastest(rates: dict[int, float]) -> int:
   return chosen
 
 
-def _rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float]) -> float:
+def trunk_rate(embed: Embed, batch_size: int, input_px: int, clock: Callable[[], float] = time.perf_counter) -> float:
   """Returns images per second of the best round of two batches."""
   pixels = np.zeros((batch_size, input_px, input_px, 3), np.float32)
 

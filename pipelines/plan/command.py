@@ -67,6 +67,10 @@ def notes(measured: Measurement, engine: str = "") -> list[str]:
     lines.append(f"of {measured.looked_at} images in the sample, {bad}")
   if secs := round(measured.first_secs):
     lines.append(f"the first such job takes {secs} s more to prepare and check the trunk: done now, and cached")
+  if (limit := measured.decoding_megapixels) > 0:
+    lines.append(
+      f"a JPEG of {limit:.2g} megapixels takes as long to decode as the trunk takes: larger ones are the limit"
+    )
   if engine:
     lines.append(f"measured on this machine: the start of {engine} itself is not included")
   return lines
@@ -79,6 +83,7 @@ def _to_json(measured: Measurement, expected: Expectation) -> str:
     "looked_at": measured.looked_at,
     "bad": measured.bad,
     "first_secs": measured.first_secs,
+    "decoding_megapixels": measured.decoding_megapixels,
     "trunk": measured.job.trunk.to_json(),
     "execution": measured.job.execution,
   }

@@ -24,7 +24,15 @@ from beam_retrain.pipelines.models.sample import RECORD_FILES, sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
 from beam_retrain.pipelines.options.flags import LEAST_IMAGES
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
-from beam_retrain.pipelines.plan.timing import PREFIX, plan_images, time_closing, time_growth, time_work, timed
+from beam_retrain.pipelines.plan.timing import (
+  PREFIX,
+  find_decoding_limit,
+  plan_images,
+  time_closing,
+  time_growth,
+  time_work,
+  timed,
+)
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
@@ -68,6 +76,7 @@ class Measurement:
   bad: Mapping[str, int]  # reason -> how many of them cannot be used
   job: RunInfo  # of the job over the sample, with the execution of the whole job
   first_secs: float = 0.0  # how much longer the first such job takes, which prepares the trunk
+  decoding_megapixels: float = 0.0  # above which a JPEG takes longer to decode than the trunk takes
 
 
 def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
@@ -107,7 +116,8 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
       record_bytes=records_bytes / stats.outputs,
       folder_bytes=sum(map(os.path.getsize, files.walk(output))) - records_bytes,
     )
-  return Measurement(costs, counts, looked_at, bad, job, first_secs)
+    limit = find_decoding_limit(handler)
+  return Measurement(costs, counts, looked_at, bad, job, first_secs, limit)
 
 
 def _choose_handler(

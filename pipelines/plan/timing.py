@@ -17,11 +17,20 @@ import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.jobs.runner import run_pipeline
+from beam_retrain.pipelines.models.batch_size import trunk_rate
 from beam_retrain.transforms.bottlenecks.compute import ComputeBottlenecks
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
-from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE
-from beam_retrain.transforms.core.records.schema import TESTING, TRAINING, VALIDATION, Bottleneck, encode_bottleneck
+from beam_retrain.transforms.core.images.encode import encode_pixels
+from beam_retrain.transforms.core.models.inference import CALLS_AT_ONCE, LoadedModel
+from beam_retrain.transforms.core.records.schema import (
+  TESTING,
+  TRAINING,
+  VALIDATION,
+  Bottleneck,
+  Image,
+  encode_bottleneck,
+)
 from beam_retrain.transforms.core.records.shards import IMAGES_PER_SHARD, Shard, ShardReport, pick_inputs
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame
@@ -42,6 +51,9 @@ _BUDGET_SECS = 1.0
 _WORK_SECS = 3.0
 _LEAST_ROUNDS = 4
 _FEW_RECORDS = 64
+_SIDES = (320, 1600)  # of JPEGs, in pixels, larger than a trunk's input
+_QUALITY = 90
+_DECODED = 8
 _AS_GIVEN = SplitPercentages(0, 0)
 
 
@@ -111,6 +123,30 @@ def time_work(handler: ImageModelHandler, shard: Shard, images: int, labels: Seq
   few_secs = statistics.median(work(few) for _ in range(3))
   many, repeats = whole_rounds(few, images, max(_LEAST_ROUNDS, round(_WORK_SECS / few_secs)))
   return shard_costs(few, few_secs, many, statistics.median(work(many) for _ in range(repeats)))
+
+
+def find_decoding_limit(handler: ImageModelHandler) -> float:
+  """Returns megapixels above which a JPEG takes longer than the trunk.
+
+  Both with all cores; what a JPEG takes grows with its pixels. The measured one is generated: a smooth image with noise
+  of a photo's size at its quality, two bits a pixel.
+  """
+  model = handler.load_once()
+  trunk_secs = 1 / trunk_rate(model.infer, handler.batch_size, model.input_px)
+  few_secs, many_secs = (_decoding_secs(model, side) for side in _SIDES)
+  few, many = (side**2 / 1e6 for side in _SIDES)
+  return few + max(0.0, trunk_secs - few_secs) * (many - few) / max(many_secs - few_secs, 1e-9)
+
+
+def _decoding_secs(model: LoadedModel, side: int) -> float:
+  """Returns seconds an image of so many pixels a side."""
+  y, x = np.mgrid[:side, :side] / side
+  noise = np.random.default_rng(0).normal(0, 6, (side, side, 3))
+  pixels = 128 + 100 * np.sin(9 * np.stack([x + y, x * y, x - y], axis=-1)) + noise
+  encoded = encode_pixels(pixels.clip(0, 255).astype(np.uint8), "jpeg", _QUALITY)
+  images = [Image("", "", encoded, "jpeg", side, side)] * _DECODED
+  model.decode(images)  # loads TensorFlow
+  return timed(lambda: np.asarray(model.decode(images)), _BUDGET_SECS)[0] / _DECODED
 
 
 def time_closing(handler: ImageModelHandler, labels: Sequence[str], trunk: TrunkInfo, count: int) -> float:

@@ -52,6 +52,7 @@ def test_plan_says_what_the_job_took(made, temporary, capsys):
   assert expected["shards"] == {split: stats[split]["shards"] for split in ("training", "testing")}
   assert expected["disk_bytes"] == pytest.approx(size(made.bottlenecks), rel=0.2)
   assert (found["looked_at"], found["bad"], found["first_secs"]) == (80, {}, 0)  # the trunk is prepared already
+  assert found["decoding_megapixels"] >= 0.1  # of the smaller of two generated JPEGs
   info = json.loads((made.bottlenecks / "info.json").read_text())
   assert found["trunk"] == info["trunk"]
   assert found["execution"]["batch_size"] == info["settings"]["batch_size"]
@@ -132,6 +133,11 @@ def test_bad_images_and_a_first_run_are_told():
   assert "9 s more" in first
   (line,) = plan.notes(dataclasses.replace(measured, first_secs=0.4))
   assert line == bad
+
+
+def test_the_size_from_which_decoding_is_the_limit_is_told():
+  (line,) = plan.notes(dataclasses.replace(MEASURED, decoding_megapixels=20.71))
+  assert line == "JPEGs of more than 21 megapixels take longer to decode than the trunk takes"
 
 
 @pytest.mark.parametrize(
