@@ -68,9 +68,7 @@ def notes(measured: Measurement, engine: str = "") -> list[str]:
   if secs := round(measured.first_secs):
     lines.append(f"the first such job takes {secs} s more to prepare and check the trunk: done now, and cached")
   if (limit := measured.decoding_megapixels) > 0:
-    lines.append(
-      f"a JPEG of {limit:.2g} megapixels takes as long to decode as the trunk takes: larger ones are the limit"
-    )
+    lines.append(f"JPEGs of more than {limit:.2g} megapixels take longer to decode than the trunk takes")
   if engine:
     lines.append(f"measured on this machine: the start of {engine} itself is not included")
   return lines

@@ -58,7 +58,7 @@ def test_plan_says_what_the_job_took(made, temporary, capsys):
   assert found["execution"]["batch_size"] == info["settings"]["batch_size"]
 
   # On a busy machine no figure is sure, but none is nothing, and none is a hundred times what it should be.
-  assert 1 < costs["start_secs"] < 300
+  assert 0.3 < costs["start_secs"] < 300
   assert 1e-6 < costs["picture_secs"] < 0.1
   assert 0 <= costs["shard_secs"] < 5
   assert 0 < costs["listing_secs"] + costs["planning_secs"] < 0.01
