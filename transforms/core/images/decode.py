@@ -103,7 +103,9 @@ def preprocess(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
 
 def decoder(input_px: int) -> Callable[[tf.Tensor], tf.Tensor]:
   """Returns `preprocess` as one graph for any number of images."""
-  return tf.function(lambda encoded: preprocess(encoded, input_px), input_signature=[tf.TensorSpec([None], tf.string)])
+  # Nothing here needs AutoGraph, which takes time, and leaves files where a process ends before its exit.
+  signature = [tf.TensorSpec([None], tf.string)]
+  return tf.function(lambda encoded: preprocess(encoded, input_px), signature, autograph=False)
 
 
 def preprocess_alike(encoded: tf.Tensor, input_px: int) -> tf.Tensor:

@@ -348,7 +348,8 @@ def decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int 
 
     from beam_retrain.transforms.core.images.decode import decoder, preprocess_alike
 
-    alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px))  # traced once per batch length
+    # Traced once per batch length.
+    alike = tf.function(lambda encoded: preprocess_alike(encoded, input_px), autograph=False)
     return decoder(input_px), alike
 
   return LoadedModel(
