@@ -81,28 +81,28 @@ class Exporter:
     # The names of the inner functions are in the file, and decide the order of its functions: they stay.
     module.labels = tf.Variable(list(self.labels), trainable=False, name="labels")
 
-    @tf.function(input_signature=[encoded])
+    @tf.function(input_signature=[encoded], autograph=False)
     def preprocess_pictures(image_bytes: tf.Tensor) -> tf.Tensor:
       return preprocess(image_bytes, self.input_px)
 
-    @tf.function(input_signature=[pixels])
+    @tf.function(input_signature=[pixels], autograph=False)
     def embed_pictures(images: tf.Tensor) -> tf.Tensor:
       return tf.zeros([tf.shape(images)[0], self.dimensions])  # replaced by the trunk when it is saved
 
-    @tf.function(input_signature=[vectors])
+    @tf.function(input_signature=[vectors], autograph=False)
     def score_bottlenecks(bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
       logits = tf.matmul(self.transform(bottleneck), tf.constant(kernel)) + tf.constant(bias)
       return {"scores": tf.nn.softmax(logits)}
 
-    @tf.function(input_signature=[pixels])
+    @tf.function(input_signature=[pixels], autograph=False)
     def score_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
       return score_bottlenecks(embed_pictures(images))
 
-    @tf.function(input_signature=[keys, encoded])
+    @tf.function(input_signature=[keys, encoded], autograph=False)
     def serve_images(key: tf.Tensor, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
       return self._decide(key, score_images(preprocess_pictures(image_bytes))["scores"])
 
-    @tf.function(input_signature=[keys, vectors])
+    @tf.function(input_signature=[keys, vectors], autograph=False)
     def serve_bottlenecks(key: tf.Tensor, bottleneck: tf.Tensor) -> dict[str, tf.Tensor]:
       return self._decide(key, score_bottlenecks(bottleneck)["scores"])
 
