@@ -251,7 +251,7 @@ def _bottleneck_only(transform_fn: tf.types.experimental.ConcreteFunction) -> tf
   captures = zip(transform_fn.inputs[-len(transform_fn.captured_inputs) :], transform_fn.captured_inputs, strict=True)
   statistics = {inner.op.name: outer.numpy() for inner, outer in captures if inner.op.name in kept}
 
-  @tf.function(input_signature=[tf.TensorSpec(placeholder.shape, tf.float32, name=BOTTLENECK)])
+  @tf.function(input_signature=[tf.TensorSpec(placeholder.shape, tf.float32, name=BOTTLENECK)], autograph=False)
   def transform(bottleneck: tf.Tensor) -> tf.Tensor:
     constants = {name: tf.constant(value) for name, value in statistics.items()}
     (transformed,) = tf.import_graph_def(
