@@ -66,9 +66,7 @@ def plan(request: PredictRequest) -> Job:
   Raises:
     InputError: the model or an argument cannot be used.
   """
-  for path in (request.model, *request.images):
-    if "://" in path:
-      raise InputError(f"{path} is remote, but predict reads local files only: give a local copy.")
+  local_files.check_local("predict", request.model, *request.images)
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
   paths = find_images(request.images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import logging
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core.metrics.figures import MISSED, PASSED, CalibrationBin, TrendPoint
+from beam_retrain.transforms.core.system import scratch
 
 if TYPE_CHECKING:
   import numpy as np
@@ -200,8 +202,11 @@ def _style(axes: Axes, y_ticks: Sequence[float] | None = None) -> None:
 @contextmanager
 def _figure(width_px: int, height_px: int) -> Iterator[Figure]:
   """Yields a figure with matplotlib's defaults, ignoring the user's settings."""
-  import matplotlib
-  from matplotlib.figure import Figure
+  # Without a home to write to it makes a folder that it deletes when the process ends, and warns at length.
+  logging.getLogger("matplotlib").setLevel(logging.ERROR)
+  with scratch.outside():
+    import matplotlib
+    from matplotlib.figure import Figure
 
   with matplotlib.rc_context():
     matplotlib.rcdefaults()

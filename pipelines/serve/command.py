@@ -63,6 +63,7 @@ def plan(request: ServeRequest) -> Server:
   token = _read_token(request.token)
   if not token and not is_loopback(request.host):
     raise InputError(f"--host {request.host} can be reached by others: give a --token, too.")
+  local_files.check_local("serve", request.model, request.evaluation, request.history, request.corrections)
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
   serving = choose_serving(folder, info, request.precision, request.runtime)

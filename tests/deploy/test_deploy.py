@@ -58,6 +58,12 @@ def test_cron_starts_it_once_a_night_as_its_own_user():
   assert _CRON.read_text().endswith("\n")  # and a last line without its end
 
 
+def test_the_readme_shows_how_to_run_the_cron_line_at_once():
+  (script,) = re.findall(r"^sed -n '(.+)' /etc/cron.d/beam-retrain ", (_DEPLOY / "README.md").read_text(), re.MULTILINE)
+  found = subprocess.run(["sed", "-n", script, str(_CRON)], capture_output=True, text=True, check=True)
+  assert found.stdout.strip() == cron_line()[6].strip()
+
+
 def run_cron_line(command: str, folder: Path, **changed: str) -> subprocess.CompletedProcess:
   """Runs the line's command as cron does, with `changed` settings and this Python's beam-retrain."""
   assert "%" not in command  # cron would make a line end of it

@@ -24,9 +24,11 @@ from typing import BinaryIO, cast
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.run.next_steps import STORE_FLAGS
+from beam_retrain.transforms.core.run.run_info import SECRET
 from beam_retrain.transforms.core.system import listing, local_files
 from beam_retrain.transforms.io.object_stores import beam
 from beam_retrain.transforms.io.object_stores.base import FileStat, HttpStore, ObjectStore, split_path, threads
@@ -127,6 +129,9 @@ def stat_or_broken_link(path: str) -> FileStat | None:
 def use_options(options: PipelineOptions | None = None) -> None:
   """Sets Beam's options, which `s3://` needs before there is a pipeline."""
   FileSystems.set_options(options or PipelineOptions(flags=[]))
+  given = options.view_as(S3Options).get_all_options(drop_default=True, current_only=True) if options else {}
+  flags = {f"--{name}": value for name, value in given.items() if f"--{name}" not in SECRET}
+  STORE_FLAGS[:] = [name if value is True else f"{name}={value}" for name, value in flags.items()]
 
 
 def _is_supported(path: str) -> bool:

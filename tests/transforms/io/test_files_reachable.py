@@ -10,11 +10,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines import cli
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
+from beam_retrain.transforms.core.run.next_steps import say_next
 from beam_retrain.transforms.core.system.extras import install_command
+from beam_retrain.transforms.io import files
 from beam_retrain.transforms.io.transfer import place_of
 from tests.helpers import ROOT
 from tests.object_stores import NO_GOOGLE
@@ -138,8 +141,27 @@ def test_google_that_does_not_answer(told, closed, silent, tmp_path):
     assert said == "gs://b/o cannot be reached: Google Cloud Storage does not answer: check the network."
 
 
+def test_the_next_command_reads_the_same_server(capsys):
+  flags = ["--s3_endpoint_url=http://h", "--s3_disable_ssl", "--s3_secret_access_key=abc"]
+  files.use_options(PipelineOptions(flags=flags))
+  try:
+    say_next("train", "--input", "s3://b/o", "--s3_disable_ssl")
+    say_next("train", "--input", "/o")
+  finally:
+    files.use_options()
+  say_next("train", "--input", "s3://b/o")
+  remote, local, after = (line.partition(" train ")[2] for line in capsys.readouterr().out.splitlines())
+  assert remote == "--input s3://b/o --s3_disable_ssl --s3_endpoint_url=http://h"
+  assert local == "--input /o"
+  assert after == "--input s3://b/o"
+
+
 def test_commands_that_read_local_files_only_say_so(told):
   assert "s3://b/m is remote, but predict reads local files only" in told({}, "predict", "--model=s3://b/m", "1.png")
+  for flag in ("model", "evaluation", "history"):
+    flags = {"model": "/m", flag: "s3://b/x"}
+    said = told({}, "serve", *(f"--{name}={value}" for name, value in flags.items()))
+    assert said == "s3://b/x is remote, but serve reads local files only: give a local copy."
   assert "argument --output: gs://b/o is remote, where" in told({}, "run", "--output=gs://b/o", "--runner=FnApiRunner")
   argv = ("--input=/b", "--output=/o", "--preset=retrain", "--summaries_dir=s3://b/logs")
   assert "--summaries_dir s3://b/logs is not a path on a local disk" in told({}, "train", *argv)

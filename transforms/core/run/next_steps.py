@@ -9,6 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from beam_retrain.transforms.core.printing import is_stage, say
+from beam_retrain.transforms.core.records.schema import INFO_FILE
+
+STORE_FLAGS: list[str] = []
+"""Of `s3://` in this command, but for secrets: what reads there next needs them."""
 
 
 def say_next(*words: str, report: str = "") -> None:
@@ -18,7 +22,8 @@ def say_next(*words: str, report: str = "") -> None:
   if report:
     say(f"report: {report}")
   if words:
-    say(f"next: {shlex.join((program(), *words))}")
+    needed = STORE_FLAGS if any("s3://" in word for word in words) else []
+    say(f"next: {shlex.join((program(), *words, *(flag for flag in needed if flag not in words)))}")
 
 
 def program() -> str:
@@ -30,10 +35,13 @@ def program() -> str:
 
 
 def beside(output: str, name: str, exists: Callable[[str], bool] = os.path.exists) -> str:
-  """Returns a new path beside an output: `name`, or `name_2`, ..."""
+  """Returns a new path beside an output: `name`, or `name_2`, ...
+
+  An object store has no folders: there, one is taken that has an `info.json`.
+  """
   folder = os.path.dirname(output.rstrip("/"))
   paths = (os.path.join(folder, name if number == 1 else f"{name}_{number}") for number in range(1, 1000))
-  return next(path for path in paths if not exists(path))
+  return next(path for path in paths if not (exists(path) or exists(os.path.join(path, INFO_FILE))))
 
 
 def replace_flags(words: Sequence[str], flags: Mapping[str, str | None]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from beam_retrain.transforms.core.runtimes.trunk_info import NO_TRUNK, TrunkInfo
 from beam_retrain.transforms.core.system.small_files import parse_json
 
-_SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
+SECRET = ("--s3_access_key_id", "--s3_secret_access_key", "--s3_session_token")
 HIDDEN = "..."
 """Instead of a secret in a command line."""
 _VERSIONED = ("apache-beam", "tensorflow", "tensorflow-transform", "keras", "numpy", "pillow")
@@ -95,7 +95,7 @@ def without_secrets(arguments: Iterable[str]) -> Iterator[str]:
   argv = list(arguments)
   for before, argument in zip(("", *argv), argv, strict=False):
     name, equals, _ = argument.partition("=")
-    if before in _SECRET:
+    if before in SECRET:
       yield HIDDEN
     else:
-      yield f"{name}={HIDDEN}" if equals and name in _SECRET else argument
+      yield f"{name}={HIDDEN}" if equals and name in SECRET else argument

@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
-from beam_retrain.transforms.core.errors import naming_full_disk
+from beam_retrain.transforms.core.errors import InputError, naming_full_disk
 
 TEMPORARY = ".tmp-"
 LOCK_FILE = ".lock"
@@ -33,6 +33,13 @@ def shown(path: str) -> str:
 
 def is_local(path: str) -> bool:
   return "://" not in path
+
+
+def check_local(command: str, *paths: str | None) -> None:
+  """Raises InputError for a path in an object store."""
+  for path in paths:
+    if path and not is_local(path):
+      raise InputError(f"{path} is remote, but {command} reads local files only: give a local copy.")
 
 
 def exists(path: str) -> bool:
