@@ -26,7 +26,7 @@ def main() -> None:
   task = read_task(("float32", "bfloat16", "int8"))
   load_tensorflow()
   began = time.monotonic()
-  model = load_model(str(task.network), task.threads)
+  model = load_model(str(task.network), task.threads, batch_size=task.batch_size)
   ready_secs = time.monotonic() - began
   # Whole ones, unless there is but a part of one.
   chosen = [batch for batch in task.batches if len(batch) == task.batch_size][:_DECODED_BATCHES] or task.batches

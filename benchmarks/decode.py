@@ -130,7 +130,7 @@ def _ours(way: str) -> Callable[[Sequence[bytes]], object]:
     return lambda images: [look(one) for one in images]
   inference = importlib.import_module(f"{core}{'models.' if is_now else ''}inference")
   schema = importlib.import_module(f"{core}{'records.' if is_now else ''}schema")
-  model = inference._decoding_model(_INPUT_PX, lambda pixels: {"count": np.zeros(int(pixels.shape[0]))})
+  model = inference.decoding_model(_INPUT_PX, lambda pixels: {"count": np.zeros(int(pixels.shape[0]))})
 
   def go(images: Sequence[bytes]) -> None:
     found = list(inference.infer_images((schema.Image("", "", one) for one in images), model))

@@ -16,7 +16,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.exif import is_oriented, tell_oriented
 from beam_retrain.transforms.core.models.choose_variant import ServingVariant, choose_serving_variant
 from beam_retrain.transforms.core.models.head import HEAD_FILE, decode_head
-from beam_retrain.transforms.core.models.inference import BATCH_SIZE, LoadedModel, infer_images, load_model, with_head
+from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model, with_head
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.records.csv_format import csv_line, escape_cell
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES, Quarantined, Reason
@@ -26,8 +26,10 @@ from beam_retrain.transforms.core.run.flags import accept_bad
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
+from beam_retrain.transforms.core.runtimes.trunk_info import default_batch
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import listing, local_files
+from beam_retrain.transforms.core.system.machine import available_cores
 
 Prediction = tuple[str, list[tuple[str, float]]]
 """An image's path and its (label, score 0..1), the best first."""
@@ -73,7 +75,8 @@ def plan(request: PredictRequest) -> Job:
   serving = choose_serving(folder, info, request.precision, request.runtime)
   if serving.why:
     say(serving, file=sys.stderr)
-  model = load_classifier(folder, serving)
+  batch_size = default_batch(serving.variant.runtime, info.trunk.input_px, available_cores())
+  model = load_classifier(folder, serving, min(batch_size, len(paths)))
   if info.trunk.handle == "bundled":
     say("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)
@@ -85,7 +88,7 @@ def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: s
   return choose_serving_variant(folder, info.trunk.variant, info.preprocessing or "", has_prepared, precision, runtime)
 
 
-def load_classifier(folder: str, serving: ServingVariant, batch_size: int = BATCH_SIZE) -> LoadedModel:
+def load_classifier(folder: str, serving: ServingVariant, batch_size: int = 0) -> LoadedModel:
   """Loads a model; its output is `scores`, for `batch_size` see `load_model`."""
   if not serving.is_prepared:
     return load_model(os.path.join(folder, SAVED_MODEL_FOLDER))
@@ -93,7 +96,7 @@ def load_classifier(folder: str, serving: ServingVariant, batch_size: int = BATC
   return with_head(load_trunk_of(folder, serving, batch_size), decode_head(local_files.read_bytes(head), head), head)
 
 
-def load_trunk_of(folder: str, serving: ServingVariant, batch_size: int = BATCH_SIZE) -> LoadedModel:
+def load_trunk_of(folder: str, serving: ServingVariant, batch_size: int = 0) -> LoadedModel:
   """Loads the trunk of a model; its output is `bottleneck`."""
   if serving.is_prepared:
     return load_model(os.path.join(folder, TRUNK_FOLDER), batch_size=batch_size)
@@ -105,7 +108,8 @@ def predict(job: Job, bad: list[Quarantined], oriented: list[str]) -> Iterator[P
 
   Adds the paths of images with an EXIF orientation to `oriented`.
   """
-  for result in infer_images(map(read_image, job.paths), job.model):
+  batch_size = min(job.model.batch_size, len(job.paths))
+  for result in infer_images(map(read_image, job.paths), job.model, batch_size=batch_size):
     if isinstance(result, Quarantined):
       bad.append(result)
       print(f"{result.key}: {result.reason}: {result.detail}", file=sys.stderr)

@@ -91,13 +91,14 @@ class Evaluation:
     """Checks the models' labels and trunks, the images and reusable bottlenecks."""
     for model in models.values():
       _ = model.trained_on  # raises if it is damaged
-    execution = choose_execution(request.batch_size, request.trunk_threads, options)
     known = set.intersection(*(set(model.labels) for model in models.values()))
     corrected = open_corrections(request.corrections, source, sorted(known))
     images = choose_images(source, request.split, list(models.values()))
     trunks: dict[str, ModelTrunk] = {}
     if not is_stored:
       trunks = {name: ModelTrunk(model, request.precision, request.runtime) for name, model in models.items()}
+    prepared = trunks[MODEL].prepared if trunks else None
+    execution = choose_execution(request.batch_size, request.trunk_threads, options, prepared)
     reuse: dict[str, Sequence[str]] = {}
     for trunk in trunks.values() if keeps_bottlenecks else ():
       _ = trunk.model.head  # raises for older models, which have none

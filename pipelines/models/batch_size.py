@@ -35,19 +35,7 @@ _IN_FLIGHT = 6
 
 _BATCHES = "batches"  # in the cache
 
-_FEW = 4
-_ROW_PX = 112  # side of images of which a whole `BATCH_SIZE` is needed
-
 Embed = Callable[[np.ndarray], Any]
-
-
-def untried_batch(input_px: int, threads: int) -> int:
-  """Returns OpenVINO's batch size for images of this side, untried.
-
-  It runs 4 of 299 pixels, on as many threads, as fast as 32. Of a larger batch it takes a job of a hundred longer to
-  wait for the last, to fill it up, and to keep both streams at work.
-  """
-  return min(BATCH_SIZE, max(_FEW, threads, BATCH_SIZE * _ROW_PX**2 // input_px**2))
 
 
 def probe_batch(

@@ -12,13 +12,13 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_retrain.pipelines.engines.dataflow import ONE_CONTAINER
 from beam_retrain.pipelines.engines.runners import is_dataflow, is_local
-from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch, untried_batch
+from beam_retrain.pipelines.models.batch_size import find_batch, keep_batch, probe_batch
 from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.transforms.bottlenecks.model_handler import BATCH_METRIC, ImageModelHandler
 from beam_retrain.transforms.core.run.output_folder import find_info, update_info
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import load_prepared
-from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
+from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE, default_batch
 from beam_retrain.transforms.core.runtimes.variant import TENSORFLOW
 from beam_retrain.transforms.core.system import imports
 from beam_retrain.transforms.core.system.machine import Threads, available_cores
@@ -125,9 +125,8 @@ def choose_execution(
   if cached and cached.is_halved and cached.batch_size < BATCH_SIZE:
     return Execution(cached.batch_size, "as memory allows", chosen, local)
   if not is_large():
-    if trunk.info.variant.runtime == TENSORFLOW:  # takes longer for each call
-      return Execution(threads=chosen, is_local=local)
-    return Execution(untried_batch(trunk.info.input_px, chosen.here), "enough for its input", chosen, local)
+    untried = default_batch(trunk.info.variant.runtime, trunk.info.input_px, chosen.here)
+    return Execution(untried, "the default", chosen, local)
   if not cached:
     cached = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))
   return Execution(cached.batch_size, "the fastest of those tried here", chosen, local)

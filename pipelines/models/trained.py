@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from beam_retrain.pipelines.models.execution import Execution
+from beam_retrain.pipelines.models.trunk_sources import Trunk
 from beam_retrain.pipelines.options.flags import check_split_hash
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.core.errors import DamagedInputError, InputError, flag, listed
@@ -134,6 +135,10 @@ class ModelTrunk:
   def fingerprint(self) -> str:
     """Key of its stored bottlenecks, 64 hex digits."""
     return self.info.fingerprint
+
+  @property
+  def prepared(self) -> Trunk | None:
+    return Trunk(self.info, prepared_folder=self.model.trunk) if self.serving.is_prepared else None
 
   def to_scores(self, execution: Execution, max_pixels: int) -> ImageModelHandler:
     if self.serving.is_prepared:

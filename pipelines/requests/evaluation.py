@@ -171,7 +171,9 @@ class EvaluateRequest(EvaluationRequest):
     f" OUTPUT/{STORES_FOLDER}; may be repeated",
     metavar="DIR",
   )
-  batch_size: int | None = batch_size_option(f"{BATCH_SIZE}; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks")
+  batch_size: int | None = batch_size_option(
+    f"{BATCH_SIZE}, or fewer if the trunk's input is large; {BOTTLENECKS_BATCH_SIZE} for stored bottlenecks"
+  )
   output: str = option(help="a new or empty folder, or an earlier output", metavar="DIR")
   label_errors: bool = option(
     False,
@@ -229,7 +231,7 @@ class ReevaluateRequest(EvaluationRequest):
     "also reuse bottlenecks from DIR (output of `bottlenecks`, or an evaluation with --reuse); may be repeated",
     metavar="DIR",
   )
-  batch_size: int | None = batch_size_option(str(BATCH_SIZE))
+  batch_size: int | None = batch_size_option(f"{BATCH_SIZE}, or fewer if the trunk's input is large")
   history: str = option(help="folder of all nights, one folder each", metavar="DIR")
   candidate: str | None = option(
     None, "another model to score in the same pass; every gate applies to it too", metavar="DIR"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from beam_retrain.pipelines import predict
+from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES
 from tests.helpers import ROOT
@@ -52,6 +54,16 @@ def test_label_and_confidence_are_the_served_ones(trained_model, small_images, c
     for path, label, confidence in zip(paths, served["label"].numpy(), served["confidence"].numpy(), strict=True)
   ]
   assert [line.split(": ")[1].split()[0] for line in out.splitlines()] == ["white", "black"]
+
+
+def test_few_images_are_not_filled_up_to_a_batch(trained_model, small_images):
+  paths = sorted(map(str, (small_images / "white").iterdir()))[:3]
+  job = predict.plan(PredictRequest.parse([f"--model={trained_model}", *paths]))
+  rows = []
+  infer = job.model.infer
+  counting = dataclasses.replace(job.model, infer=lambda pixels: rows.append(len(pixels)) or infer(pixels))
+  assert len(list(predict.predict(job._replace(model=counting), [], []))) == 3
+  assert rows == [3]
 
 
 def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, capsys):

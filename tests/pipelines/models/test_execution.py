@@ -113,10 +113,9 @@ def test_a_large_job_tries_out_once_and_remembers(trunk):
 
 
 def test_a_small_job_has_few_large_images_at_a_time(trunk):
-  trunk = dataclasses.replace(trunk, info=trunk.info.with_variant(Variant(OPENVINO)))
-  for input_px, threads, batch_size in ((75, 1, 32), (224, 1, 8), (299, 2, 4), (299, 6, 6), (299, 96, 32)):
-    large = dataclasses.replace(trunk, info=dataclasses.replace(trunk.info, input_px=input_px))
-    assert choose_execution(None, threads, _LOCAL, large).batch_size == batch_size
+  info = dataclasses.replace(trunk.info.with_variant(Variant(OPENVINO)), input_px=299)
+  large = dataclasses.replace(trunk, info=info)
+  assert choose_execution(None, 2, _LOCAL, large).batch_size == 4
   assert choose_execution(None, 2, _CLUSTER, large).batch_size == 32
 
 

@@ -70,6 +70,8 @@ class LoadedModel:
   # returns how many images `infer` computes at a time, see `load_with_oom_fallback`; None: all
   largest_batch: Callable[[], int] | None = None
 
+  batch_size: int = BATCH_SIZE  # of calls that waste nothing
+
   # how many pixels `decode_plain` has resized to, and what large images count as
   plain: list[int] = dataclasses.field(default_factory=lambda: [0], compare=False)
 
@@ -107,7 +109,7 @@ def infer_images(
   images: Iterable[Image | Quarantined],
   model: LoadedModel | Callable[[], LoadedModel],
   *,
-  batch_size: int = BATCH_SIZE,
+  batch_size: int = 0,
   max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Inferred | Quarantined]:
   """Yields one item per input, in order; passes quarantined ones through.
@@ -116,10 +118,11 @@ def infer_images(
   a function is loaded at the first image that may be decoded.
 
   Args:
-    batch_size: images per call; a smaller rest is padded.
+    batch_size: images per call; a smaller rest is padded. 0: the model's own.
     max_pixels: largest height x width that is decoded.
   """
   load = model if callable(model) else lambda: model
+  batch_size = batch_size or (BATCH_SIZE if callable(model) else model.batch_size)
   checked = (_check(image, max_pixels) for image in images)
   batches = (_decode_batch(items, load, batch_size) for items in batched(checked, batch_size))
   for results in map_ahead(_infer_batch, prefetch(batches, depth=1), CALLS_AT_ONCE):
@@ -264,7 +267,7 @@ def quarantine(image: Image, fault: Fault) -> Quarantined:
 
 
 def load_model(
-  path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = BATCH_SIZE, use_prepared: bool = True
+  path: str, threads: int = 0, *, trunk_only: bool = False, batch_size: int = 0, use_prepared: bool = True
 ) -> LoadedModel:
   """Loads a trunk or an exported model from its folder.
 
@@ -311,10 +314,11 @@ def _load_saved(path: str, trunk_only: bool, with_scores: bool = False) -> Loade
   return decoding_model(input_px, infer)
 
 
-def load_prepared_model(folder: str, threads: int = 0, batch_size: int = BATCH_SIZE) -> LoadedModel:
+def load_prepared_model(folder: str, threads: int = 0, batch_size: int = 0) -> LoadedModel:
   """Loads the prepared trunk in `folder`, which has the `card.json`."""
   trunk = load_prepared(folder, threads, batch_size)
-  return decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)}, threads)
+  model = decoding_model(trunk.input_px, lambda images: {"bottleneck": trunk.embed(images)}, threads)
+  return dataclasses.replace(model, batch_size=trunk.batch_size)
 
 
 def with_head(trunk: LoadedModel, head: Head, path: str) -> LoadedModel:

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from beam_retrain.transforms.core.errors import InputError, first_line
-from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo
+from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, TrunkInfo, default_batch
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
+from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.core.system.small_files import read_small
 
 PREPARED_FOLDER = "prepared"
@@ -44,6 +45,7 @@ class PreparedTrunk:
   variant: Variant
   input_px: int
   dimensions: int
+  batch_size: int
   embed: Callable[[Any], np.ndarray]  # float32 [N, S, S, 3], 0..1, array or tensor -> float32 [N, D]; thread-safe
 
 
@@ -119,13 +121,13 @@ def import_runtime(name: str, threads: int = 0) -> Any:
   return importlib.import_module(f"{__package__}.{name}")
 
 
-def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> PreparedTrunk:
+def load_prepared(folder: str, threads: int = 0, batch_size: int = 0) -> PreparedTrunk:
   """Loads a prepared trunk, in under three seconds for Inception v3.
 
   Args:
     folder: the one with `card.json`.
     threads: of this process; 0: the runtime's own choice.
-    batch_size: images in most calls: OpenVINO's graph is compiled for it, and smaller batches are padded.
+    batch_size: images in most calls; OpenVINO's graph is compiled for it, smaller batches are padded. 0: the default.
   """
   info = read_prepared_info(folder)
   if reason := info.variant.unsupported_reason():
@@ -133,11 +135,14 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 32) -> Prepar
   if path := _damaged_file(folder, info):
     raise InputError(f"{path} is damaged or missing: {REWRITE}.")
   runtime = import_runtime(info.variant.runtime, threads)
+  batch_size = batch_size or default_batch(info.variant.runtime, info.input_px, threads or available_cores())
   try:
     embed = runtime.load(folder, info, threads, batch_size)
   except Exception as error:
     raise InputError(f"the trunk {folder} cannot be loaded ({first_line(error)}): {REWRITE}.") from error
-  return PreparedTrunk(info.variant, info.input_px, info.dimensions, lambda images: embed(_as_array(images)))
+  return PreparedTrunk(
+    info.variant, info.input_px, info.dimensions, batch_size, lambda images: embed(_as_array(images))
+  )
 
 
 def _as_array(images: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from beam_retrain.transforms.core.images.decode_plain import MISSING_PIXELS, dec
 from beam_retrain.transforms.core.images.formats.info import Fault
 from beam_retrain.transforms.core.images.formats.png import START
 from beam_retrain.transforms.core.images.headers import probe_image
-from beam_retrain.transforms.core.models.inference import PLAIN_PIXELS, _decoding_model, infer_images
+from beam_retrain.transforms.core.models.inference import PLAIN_PIXELS, decoding_model, infer_images
 from beam_retrain.transforms.core.records.schema import Image
 from tools.zoo.formats.png import chunk
 from tools.zoo.mutate import mutant
@@ -24,7 +24,7 @@ _SIZES = [(28, 28), (1, 1), (7, 3), (75, 75), (150, 150), (299, 299), (90, 249),
 
 @pytest.fixture(scope="module")
 def tensorflow():
-  return _decoding_model(_INPUT_PX, lambda pixels: {})
+  return decoding_model(_INPUT_PX, lambda pixels: {})
 
 
 def encode(pixels, format, **options):
@@ -99,7 +99,7 @@ def test_after_many_images_tensorflow_decodes_to_the_same_bits():
   made = [encode(rng.integers(0, 256, (28, 28), dtype=np.uint8), "JPEG") for _ in range(48)]
   found, one = [], _INPUT_PX**2
   for before in (0, PLAIN_PIXELS - 32 * one, PLAIN_PIXELS):
-    model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
+    model = decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
     model.plain[0] = before
     images = [Image(str(number), "", encoded) for number, encoded in enumerate(made)]
     found.append([item.outputs["pixels"] for item in infer_images(images, model, batch_size=16)])
@@ -109,7 +109,7 @@ def test_after_many_images_tensorflow_decodes_to_the_same_bits():
 
 
 def test_large_images_are_left_to_tensorflow_sooner():
-  model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
+  model = decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.array(pixels)})
   large = encode(np.zeros((1500, 1500), np.uint8), "JPEG")
   images = [Image(str(number), "", large) for number in range(2)]
   assert len(list(infer_images(images, model, batch_size=2))) == 2
@@ -117,7 +117,7 @@ def test_large_images_are_left_to_tensorflow_sooner():
 
 
 def test_a_batch_is_filled_without_decoding_a_large_image_again():
-  model = _decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.asarray(pixels)})
+  model = decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.asarray(pixels)})
   large = Image("", "", encode(np.random.default_rng(2).integers(0, 256, (1100, 1200), np.uint8), "PNG"))
   (alone,) = infer_images([large], model, batch_size=1)
   decoded = model.plain[0]
