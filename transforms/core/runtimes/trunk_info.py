@@ -33,7 +33,7 @@ BOTTLENECKS_BATCH_SIZE = 1024
 
 
 def default_batch(runtime: str, input_px: int, threads: int) -> int:
-  """Returns the batch size that is used untried, for images of this side.
+  """Returns the untried batch size for images of this side.
 
   OpenVINO runs 4 images of 299 pixels, on as many threads, as fast as 32. Of larger batches a job of a hundred images
   has few: it waits for the last, fills it up, and has work for one of two streams. TensorFlow takes longer for a call.
