@@ -5,7 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -118,17 +121,18 @@ def tiny_trunk(make_once: Callable) -> Path:
 
 @pytest.fixture
 def collect(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], list]:
-  """Runs `root | transform` on FnApiRunner and returns the elements, in no order.
+  """Runs `root | transform` on the default runner and returns the elements, in no order.
 
   By way of a file: a list that a lambda closes over is pickled, and the worker fills a copy.
   """
 
   def run(transform: Any) -> list:
     import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 
     path = tmp_path_factory.mktemp("collected") / "elements.pickle"
-    with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+    with beam.Pipeline(ThreadRunner()) as root:
       _ = root | transform | beam.combiners.ToList() | beam.Map(lambda found: path.write_bytes(pickle.dumps(found)))
     return pickle.loads(path.read_bytes())
 
@@ -161,7 +165,7 @@ def bottlenecks_folder(make_once: Callable, small_images: Path, tiny_trunk: Path
     from beam_retrain.pipelines import bottlenecks
 
     flags = (f"--input={small_images}", f"--trunk={tiny_trunk}", f"--output={folder / 'output'}", *EXACT)
-    assert bottlenecks.run([*flags, "--runner=FnApiRunner"]) == 0
+    assert bottlenecks.run(flags) == 0
 
   return make_once("bottlenecks", make) / "output"
 
@@ -228,12 +232,37 @@ def made(make_once: Callable, draw_digits: Callable) -> DigitsRun:
     # float32 [N, 16, 16, 3] -> float32 [N, 64].
     frozen = freeze(lambda images: tf.reshape(tf.nn.avg_pool2d(images[..., :1], 2, 2, "SAME"), [-1, 64]), 16)
     save_trunk(frozen, str(work / "trunk"))
-    trunk = [f"--trunk={work / 'trunk'}", "--testing_percentage=30", "--runner=FnApiRunner"]
+    trunk = [f"--trunk={work / 'trunk'}", "--testing_percentage=30"]
     assert bottlenecks.run([f"--input={work / 'data'}", f"--output={work / 'bottlenecks'}", *trunk]) == 0
     assert task.run([f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
 
   work = make_once("digits", make)
   return DigitsRun(work / "data", work / "bottlenecks", work / "model")
+
+
+class QuickStart(NamedTuple):
+  """What README's first command, run as users run it in an empty folder, left there; `copy` is another such folder."""
+
+  folder: Path
+  copy: Path
+  printed: str
+
+
+@pytest.fixture(scope="session")
+def quick_start(make_once: Callable) -> QuickStart:
+  def make(work: Path) -> None:
+    (work / "first").mkdir()
+    (command,) = re.findall(r"```console\n\$ (beam-retrain run .*)\n", (ROOT / "README.md").read_text())
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    options = {"cwd": work / "first", "env": environment, "capture_output": True, "text": True}
+    ran = subprocess.run(command, shell=True, check=False, **options)
+    assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
+    (work / "printed").write_text(ran.stdout)
+    shutil.copytree(work / "first", work / "copy")
+
+  work = make_once("quick-start", make)
+  return QuickStart(work / "first", work / "copy", (work / "printed").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -244,7 +273,7 @@ def bundled_digits(make_once: Callable, draw_digits: Callable) -> Path:
     from beam_retrain.pipelines.cli import main
 
     draw_digits(work / "data", 300, lambda number, label: f"{label}/{number}.png")
-    given = (f"--input={work / 'data'}", "--trunk=bundled", "--testing_percentage=30", "--runner=FnApiRunner")
+    given = (f"--input={work / 'data'}", "--trunk=bundled", "--testing_percentage=30")
     assert main(["bottlenecks", *given, f"--output={work / 'bottlenecks'}"]) == 0
     assert main(["train", f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
 

@@ -48,7 +48,7 @@ def tree(tmp_path_factory) -> Path:
 
 
 def arguments(tree: Path, trunk: Path, output: Path, *more: str) -> list[str]:
-  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *EXACT, *more]
+  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", *EXACT, *more]
 
 
 def read_output(output: Path) -> dict[str, list]:

@@ -1,8 +1,5 @@
 """`beam-retrain` as a person types it."""
 
-import subprocess
-import sys
-
 import pytest
 
 from beam_retrain.pipelines.cli import COMMANDS, main
@@ -69,12 +66,3 @@ def test_wrong_usage_is_one_sentence_and_2(argv, sentence, capsys, tmp_path, mon
   assert shown.err.startswith(("beam-retrain: ", f"beam-retrain {argv[0]}: "))
   assert sentence in shown.err
   assert shown.err.count("\n") == 1
-
-
-def test_no_stage_is_imported_before_it_is_asked_for():
-  code = (
-    "import sys; from beam_retrain.pipelines.cli import main; main(['--help']);"
-    "print([name for name in ('apache_beam', 'tensorflow', 'numpy', 'PIL') if name in sys.modules])"
-  )
-  shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-  assert shown.stdout.splitlines()[-1] == "[]"

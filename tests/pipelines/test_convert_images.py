@@ -23,7 +23,6 @@ from beam_retrain.transforms.sources.find import find_source
 from tests.conftest import EXACT
 from tests.helpers import file_contents, python, read_csv
 
-_RUNNER = "--runner=FnApiRunner"
 _PERCENTAGES = SplitPercentages(testing=30, validation=20)
 _KINDS = ("TIFF", "WEBP", "JPEG2000", "JPEG", "PNG", "GIF")
 
@@ -59,7 +58,7 @@ def _write(folder: Path) -> Path:
 
 
 def _convert(source: Path, output: Path, *flags: str) -> int:
-  return convert.run(["--input", str(source), "--output", str(output), *flags, _RUNNER])
+  return convert.run(["--input", str(source), "--output", str(output), *flags])
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -257,7 +256,7 @@ def test_bottlenecks_of_the_output_are_split_as_those_of_the_input(
 ):
   assert _convert(small_images, tmp_path / "out", "--formats", "png,tfrecord") == 0
   flags = [f"--input={tmp_path / 'out'}", f"--trunk={tiny_trunk}", f"--output={tmp_path / 'bottlenecks'}"]
-  assert bottlenecks.run([*flags, *EXACT, _RUNNER]) == 0
+  assert bottlenecks.run([*flags, *EXACT]) == 0
   of_input, of_output = (_splits(folder) for folder in (bottlenecks_folder, tmp_path / "bottlenecks"))
   assert of_output == of_input
   assert set(of_input.values()) == {"training", "testing"}

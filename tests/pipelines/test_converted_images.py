@@ -17,15 +17,13 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.sources.find import find_source
 from tests.helpers import read_csv
 
-RUNNER = "--runner=FnApiRunner"
-
 
 @pytest.fixture(scope="module")
 def converted(made: Any, draw_digits: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
   """Three hundred digits in class folders, as JPGs."""
   work = tmp_path_factory.mktemp("converted")
   draw_digits(work / "data", 300, lambda number, label: f"{label}/{number}.png")
-  assert convert.run([f"--input={work / 'data'}", f"--output={work / 'jpg'}", "--formats=jpg", RUNNER]) == 0
+  assert convert.run([f"--input={work / 'data'}", f"--output={work / 'jpg'}", "--formats=jpg"]) == 0
   return work / "jpg"
 
 
@@ -54,7 +52,7 @@ def _bad(output: Path) -> list[list[str]]:
 
 def test_it_is_told_where_the_records_are_read_and_a_class_folder_has_changed(draw_digits, tmp_path):
   draw_digits(tmp_path / "data", 20, lambda number, label: f"{label}/{number}.png")
-  assert convert.run([f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'both'}", RUNNER]) == 0
+  assert convert.run([f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'both'}"]) == 0
   assert [*find_source(str(tmp_path / "both")).notes()] == []
   moved = next((tmp_path / "both").glob("*/*.jpg"))
   moved.rename(
@@ -80,7 +78,7 @@ def test_a_flipped_bit_is_noticed_and_can_be_accepted(command, made, folder, tmp
     "evaluate": (evaluate.run, [f"--model={made.model}"]),
   }
   run, flags = given[command]
-  flags = [*flags, f"--input={folder}", f"--output={tmp_path / 'out'}", RUNNER]
+  flags = [*flags, f"--input={folder}", f"--output={tmp_path / 'out'}"]
   _flip(folder / "ant" / "1.jpg")
   assert run(flags) == 3
   remedy = f"repeat that; if you changed it yourself, delete COMPLETED and info.json in {folder}"
@@ -114,7 +112,7 @@ def test_a_folder_converted_again_while_this_process_runs_is_known(folder, conve
   assert len(set(_read(folder))) == 300
   again = folder.parent / "again"
   data = converted.parent / "data"
-  assert convert.run([f"--input={data}", f"--output={again}", "--formats=jpg", "--quality=50", RUNNER]) == 0
+  assert convert.run([f"--input={data}", f"--output={again}", "--formats=jpg", "--quality=50"]) == 0
   shutil.rmtree(folder)
   again.rename(folder)
   assert len(set(_read(folder))) == 300
@@ -135,6 +133,6 @@ def test_one_split_of_a_converted_folder_is_checked_too(draw_digits, tmp_path):
     tmp_path / "data", 40, lambda number, label: f"{('training', 'testing')[number // 10 % 2]}/{label}/{number}.png"
   )
   output = tmp_path / "jpg"
-  assert convert.run([f"--input={tmp_path / 'data'}", f"--output={output}", "--formats=jpg", RUNNER]) == 0
+  assert convert.run([f"--input={tmp_path / 'data'}", f"--output={output}", "--formats=jpg"]) == 0
   _flip(next((output / "training" / "ant").iterdir()))
   assert len(set(_read(output / "training"))) == 19

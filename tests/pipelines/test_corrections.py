@@ -21,7 +21,6 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import read_records
 from tests.helpers import file_contents, read_csv, read_json
 
-RUNNER = "--runner=FnApiRunner"
 OTHER = "0123456789abcdef" * 4
 
 
@@ -67,7 +66,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable) -> Pat
 
 def _bottlenecks(made: Any, work: Path, output: Path, *flags: str) -> int:
   given = (f"--input={work / 'data'}", f"--trunk={made.data.parent / 'trunk'}", "--testing_percentage=30")
-  return bottlenecks.run([*given, f"--output={output}", *flags, RUNNER])
+  return bottlenecks.run([*given, f"--output={output}", *flags])
 
 
 def _records(output: Path) -> dict[str, tuple[str, int]]:
@@ -143,7 +142,7 @@ def evaluated(made: Any, work: Path) -> Path:
   """All images evaluated with corrections; `reused` of it, from the corrected bottlenecks' vectors."""
   for name, more in (("evaluated", ()), ("reused", (f"--reuse={work / 'corrected'}", "--label_errors"))):
     given = (f"--model={made.model}", f"--input={work / 'data'}", f"--output={work / name}", *more)
-    assert evaluate.run([*given, f"--corrections={work / 'corrections.csv'}", RUNNER]) == 0
+    assert evaluate.run([*given, f"--corrections={work / 'corrections.csv'}"]) == 0
   return work / "evaluated"
 
 
@@ -178,7 +177,7 @@ def test_stored_bottlenecks_get_the_same_figures(made: Any, work: Path, correcte
   )
   (store,) = (work / "reused" / "bottlenecks").iterdir()
   assert read_json(store / "stats.json")["bottlenecks"]["computed"] == 1  # the image of no class
-  given = (f"--model={made.model}", f"--input={corrected}", f"--output={work / 'stored'}", "--split=all", RUNNER)
+  given = (f"--model={made.model}", f"--input={corrected}", f"--output={work / 'stored'}", "--split=all")
   assert evaluate.run([*given, f"--corrections={work / 'corrections.csv'}"]) == 0
   metrics = read_json(work / "stored" / "metrics.json")
   assert metrics["corrections"]["relabelled"] == 0
@@ -187,7 +186,7 @@ def test_stored_bottlenecks_get_the_same_figures(made: Any, work: Path, correcte
 
 def test_convert_writes_the_corrected_classes(work: Path, corrected: Path) -> None:
   output = work / "converted"
-  given = (f"--input={work / 'data'}", f"--output={output}", "--formats=png,tfrecord", RUNNER)
+  given = (f"--input={work / 'data'}", f"--output={output}", "--formats=png,tfrecord")
   assert convert.run([*given, f"--corrections={work / 'corrections.csv'}"]) == 0
   assert read_json(output / "stats.json")["corrections"] == read_json(corrected / "stats.json")["corrections"]
   assert not (output / "aunt").exists()
@@ -220,7 +219,7 @@ def test_a_file_that_cannot_be_used_is_a_sentence(
 def test_a_night_reuses_the_bottlenecks_of_the_last_under_other_labels(made: Any, work: Path, tmp_path: Path) -> None:
   for date, name in (("2026-11-01", "first.csv"), ("2026-11-02", "corrections.csv")):
     given = (f"--model={made.model}", f"--input={work / 'data'}", f"--history={tmp_path / 'nights'}", f"--date={date}")
-    assert main(["reevaluate", *given, f"--corrections={work / name}", RUNNER]) == 0
+    assert main(["reevaluate", *given, f"--corrections={work / name}"]) == 0
   metrics = read_json(tmp_path / "nights" / "2026-11-02" / "metrics.json")
   assert metrics["bottlenecks"] == {"computed": 0, "reused": 301}
   assert [metrics["corrections"][name] for name in ("relabelled", "dropped")] == [4, 1]
@@ -230,7 +229,7 @@ def test_run_computes_nothing_again_and_knows_corrections_by_what_they_say(
   made: Any, work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
   trunk = f"--trunk={made.data.parent / 'trunk'}"
-  given = ("run", f"--data={work / 'data'}", trunk, "--testing_percentage=30", f"--output={tmp_path / 'all'}", RUNNER)
+  given = ("run", f"--data={work / 'data'}", trunk, "--testing_percentage=30", f"--output={tmp_path / 'all'}")
   assert main([*given, f"--corrections={work / 'first.csv'}"]) == 0
   capsys.readouterr()
   assert main([*given, f"--corrections={work / 'corrections.csv'}"]) == 0

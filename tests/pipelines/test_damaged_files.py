@@ -12,7 +12,6 @@ from beam_retrain.pipelines.cli import main
 
 # Those of 0.4 have no list of their files, so that the readers themselves have to notice.
 _OLD = Path(__file__).parents[1] / "fixtures" / "0.4"
-_RUNNER = "--runner=FnApiRunner"
 
 
 def make_folder(path: Path) -> None:
@@ -59,7 +58,7 @@ _COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
     },
   ),
   "bottlenecks": (
-    ["--input=0.4/convert", "--trunk=0.4/trunk", "--output=out", _RUNNER],
+    ["--input=0.4/convert", "--trunk=0.4/trunk", "--output=out"],
     {
       "convert/info.json": "",  # its JPGs are class folders, too
       "convert/labels.txt": "labels.txt",
@@ -67,7 +66,7 @@ _COMMANDS: dict[str, tuple[list[str], dict[str, str]]] = {
     },
   ),
   "reevaluate": (
-    ["--model=0.4/model", "--input=0.4/pictures", "--history=out", "--baseline=0.4/evaluation", _RUNNER],
+    ["--model=0.4/model", "--input=0.4/pictures", "--history=out", "--baseline=0.4/evaluation"],
     {
       "evaluation/info.json": "0.4/evaluation",
       "evaluation/metrics.json": "metrics.json",

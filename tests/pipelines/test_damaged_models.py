@@ -19,7 +19,6 @@ from beam_retrain.transforms.core.runtimes.prepared import CARD_FILE
 from beam_retrain.transforms.io import cache
 from tests.helpers import read_json, without_entry, without_list
 
-RUNNER = "--runner=FnApiRunner"
 GATE = "--min_accuracy=0.6"
 
 
@@ -136,7 +135,7 @@ def test_no_gate_passes_a_damaged_model(work, damage, given, capsys):
   without_list(work / "model")
   damage(work / "model")
   capsys.readouterr()
-  flags = [f"--model={work}/model", *INPUTS[given](work), GATE, RUNNER]
+  flags = [f"--model={work}/model", *INPUTS[given](work), GATE]
   assert main(["evaluate", *flags, f"--output={work}/new"]) == 2
   said = capsys.readouterr()
   assert "PASSED" not in said.out
@@ -149,7 +148,7 @@ def test_no_gate_passes_a_damaged_model(work, damage, given, capsys):
 
 def test_the_gate_passes_the_whole_model_and_says_what_the_figures_are_of(work, capsys):
   for name, give in INPUTS.items():
-    flags = [f"--model={work}/model", *give(work), GATE, RUNNER]
+    flags = [f"--model={work}/model", *give(work), GATE]
     assert main(["evaluate", "-v", *flags, f"--output={work}/{name}"]) == 0
     kind = read_json(work / name / "metrics.json")["trunk_kind"]
     assert kind["figures_of"].startswith({"stored": "the stored bottlenecks, in "}.get(name, "the model's prepared"))
@@ -166,7 +165,7 @@ def test_reused_bottlenecks_of_another_trunk_are_noticed(work, capsys):
       bottlenecks = [decode_bottleneck(record) for record in read_records(file, path.name)]
     others = (dataclasses.replace(one, vector=np.roll(one.vector, 7)) for one in bottlenecks)
     path.write_bytes(b"".join(frame(encode_bottleneck(one)) for one in others))
-  flags = [f"--model={work}/model", *INPUTS["reused"](work), RUNNER]
+  flags = [f"--model={work}/model", *INPUTS["reused"](work)]
   assert main(["evaluate", *flags, f"--output={work}/new"]) == 2
   said = capsys.readouterr()
   assert "its exported model answers otherwise" in said.err

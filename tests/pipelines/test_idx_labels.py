@@ -17,7 +17,6 @@ from beam_retrain.transforms.core.images.idx import encode_idx
 from tests.conftest import DigitsRun
 from tests.helpers import read_csv, read_json
 
-RUNNER = "--runner=FnApiRunner"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "eight", "nine")
 SHIFTED = [digit + 1 for digit in range(10) if digit != 7]
 
@@ -44,7 +43,7 @@ def emnist(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(emnist: Path, made: DigitsRun, tmp_path_factory) -> Path:
   output = tmp_path_factory.mktemp("named") / "output"
-  flags = [f"--class_names={emnist / 'names.txt'}", "--transpose", f"--trunk={made.data.parent / 'trunk'}", RUNNER]
+  flags = [f"--class_names={emnist / 'names.txt'}", "--transpose", f"--trunk={made.data.parent / 'trunk'}"]
   assert run([f"--data={emnist}", f"--output={output}", *flags]) == 0
   return output
 
@@ -62,7 +61,7 @@ def test_run_shows_upright_digits_by_their_names(finished, emnist):
 def test_run_keeps_what_is_finished_until_the_names_change(finished, emnist, made, tmp_path, capsys):
   names = Path(shutil.copy(emnist / "names.txt", tmp_path / "names.txt"))
   output = Path(shutil.copytree(finished, tmp_path / "output"))
-  flags = [f"--class_names={names}", "--transpose", f"--trunk={made.data.parent / 'trunk'}", RUNNER]
+  flags = [f"--class_names={names}", "--transpose", f"--trunk={made.data.parent / 'trunk'}"]
   assert run([f"--data={emnist}", f"--output={output}", *flags]) == 0
   assert run([f"--data={emnist}", f"--output={output}", *flags]) == 0
   assert "convert: finished and unchanged, kept" in capsys.readouterr().out
@@ -72,23 +71,23 @@ def test_run_keeps_what_is_finished_until_the_names_change(finished, emnist, mad
 
 
 def test_the_files_themselves_are_evaluated_by_the_names(finished, emnist, tmp_path):
-  flags = [f"--model={finished / 'train'}", f"--input={emnist}", "--transpose", RUNNER]
+  flags = [f"--model={finished / 'train'}", f"--input={emnist}", "--transpose"]
   named = [*flags, f"--class_names={emnist / 'names.txt'}"]
   assert evaluate.run([*named, f"--output={tmp_path / 'named'}"]) == 0
   assert read_json(tmp_path / "named" / "metrics.json")["accuracy"] > 0.85
   assert {row[0].split("/")[1] for row in read_csv(tmp_path / "named" / "predictions.csv")[1:]} <= set(NAMES)
   with pytest.raises(InputError, match=r"has '1', '2', .* knows 'zero', .*name them with --class_names, or train"):
     evaluate.run([*flags, f"--output={tmp_path / 'unnamed'}"])
-  stored = [f"--model={finished / 'train'}", f"--input={finished / 'bottlenecks'}", "--transpose", RUNNER]
+  stored = [f"--model={finished / 'train'}", f"--input={finished / 'bottlenecks'}", "--transpose"]
   with pytest.raises(InputError, match="--transpose applies to images"):
     evaluate.run([*stored, f"--output={tmp_path / 'stored'}"])
 
 
 def test_without_names_the_numbers_that_are_there_are_the_labels(emnist, made, tmp_path, capsys):
-  assert convert.run([f"--input={emnist}", f"--output={tmp_path / 'png'}", "--formats=png", RUNNER]) == 0
+  assert convert.run([f"--input={emnist}", f"--output={tmp_path / 'png'}", "--formats=png"]) == 0
   hint = f"{emnist}: by their names these are files of EMNIST, which stores images transposed: add --transpose."
   assert hint in capsys.readouterr().err.splitlines()
-  flags = [f"--trunk={made.data.parent / 'trunk'}", "--transpose", RUNNER]
+  flags = [f"--trunk={made.data.parent / 'trunk'}", "--transpose"]
   assert bottlenecks.run([f"--input={emnist}", f"--output={tmp_path / 'bottlenecks'}", *flags]) == 0
   assert hint not in capsys.readouterr().err
   for name in ("png", "bottlenecks"):

@@ -20,7 +20,6 @@ from beam_retrain.pipelines.serve.review import Review, open_evaluation
 from beam_retrain.transforms.core.errors import InputError
 
 MOVED = 30
-RUNNER = "--runner=FnApiRunner"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -50,7 +49,7 @@ def spoiled(make_once: Callable, made: Any) -> tuple[Path, set[str]]:
   def make(work: Path) -> None:
     moved = _spoil(made, work / "data")
     (work / "moved.json").write_text(json.dumps(sorted(moved)))
-    flags = [f"--reuse={made.bottlenecks}", "--label_errors", f"--output={work / 'evaluation'}", RUNNER]
+    flags = [f"--reuse={made.bottlenecks}", "--label_errors", f"--output={work / 'evaluation'}"]
     assert evaluate.run([f"--model={made.model}", f"--input={work / 'data'}", *flags]) == 0
 
   work = make_once("spoiled-digits", make)
@@ -104,6 +103,4 @@ def test_the_review_takes_ranks_suggestions_and_near_duplicates(spoiled: Any, ma
 
 def test_without_stored_bottlenecks_it_says_what_to_give(made: Any, tmp_path: Path) -> None:
   with pytest.raises(InputError, match=r"--label_errors looks at stored bottlenecks: give .* --reuse"):
-    evaluate.run(
-      [f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'e'}", "--label_errors", RUNNER]
-    )
+    evaluate.run([f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'e'}", "--label_errors"])

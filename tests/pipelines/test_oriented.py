@@ -15,8 +15,6 @@ from beam_retrain.pipelines.reevaluate import command as reevaluate
 from tests.conftest import EXACT
 from tests.helpers import read_json
 
-_RUNNER = "--runner=FnApiRunner"
-
 
 @pytest.fixture(scope="module")
 def turned_images(tmp_path_factory) -> Path:
@@ -43,7 +41,7 @@ def _said(source: Path, images: int = 36) -> str:
 @pytest.fixture
 def flags(turned_images, tiny_trunk, tmp_path) -> list[str]:
   given = [f"--input={turned_images}", f"--trunk={tiny_trunk}", f"--output={tmp_path / 'out'}"]
-  return [*given, "--testing_percentage=30", *EXACT, _RUNNER]
+  return [*given, "--testing_percentage=30", *EXACT]
 
 
 def test_bottlenecks_counts_and_tells_them(turned_images, flags, tmp_path, capsys):
@@ -53,7 +51,7 @@ def test_bottlenecks_counts_and_tells_them(turned_images, flags, tmp_path, capsy
 
 
 def test_evaluations_count_and_tell_them_computed_or_reused(turned_images, trained_model, tmp_path, capsys):
-  flags = ["--model", str(trained_model), "--input", str(turned_images), "--split=all", *EXACT, _RUNNER]
+  flags = ["--model", str(trained_model), "--input", str(turned_images), "--split=all", *EXACT]
   assert evaluate.run([*flags, "--output", str(tmp_path / "out")]) == 0
   assert capsys.readouterr().err.count(_said(turned_images)) == 1
   assert read_json(tmp_path / "out/stats.json")["oriented"] == 5
@@ -75,7 +73,7 @@ def test_what_is_said_beside_bad_images_accepts_them(turned_images, flags, tmp_p
   assert bottlenecks.run([f"--input={folder}", *flags[1:]]) == 3
   (said,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
   words = shlex.split(said.partition("beam-retrain convert ")[2])
-  assert convert.run([*words, _RUNNER]) == 0
+  assert convert.run(words) == 0
 
 
 def test_what_predict_says_can_be_typed_and_then_says_nothing(
@@ -89,7 +87,7 @@ def test_what_predict_says_can_be_typed_and_then_says_nothing(
   (said,) = [line for line in capsys.readouterr().err.splitlines() if "EXIF" in line]
   assert said.startswith("2 of 12 images have an EXIF orientation")
   assert said.endswith(f"beam-retrain convert --input '{flat}' --output 'phone photos_upright'")
-  assert convert.run(["--input", str(flat), "--output", "phone photos_upright", _RUNNER]) == 0
+  assert convert.run(["--input", str(flat), "--output", "phone photos_upright"]) == 0
   capsys.readouterr()
   assert predict.run(["--model", str(trained_model), "phone photos_upright/phone photos"]) == 0
   assert "EXIF" not in capsys.readouterr().err

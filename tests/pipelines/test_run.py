@@ -23,12 +23,11 @@ from tests.helpers import read_json
 _STAGES = ("convert", "bottlenecks", "train", "evaluate")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Path, list[str]]:
-  output = tmp_path_factory.mktemp("run") / "digits"
-  arguments = ["--data=digits", "--trunk=bundled", f"--output={output}"]
-  assert run(arguments) == 0
-  return output, arguments
+@pytest.fixture
+def finished(quick_start, monkeypatch) -> tuple[Path, list[str]]:
+  """The output, and what was typed for it in the folder that is the current one now."""
+  monkeypatch.chdir(quick_start.folder)
+  return quick_start.folder / "output" / "digits", ["--data=digits", "--trunk=bundled", "--output=output/digits"]
 
 
 def completed(output: Path) -> dict[str, int]:
@@ -175,7 +174,7 @@ def test_after_one_moved_image_only_new_ones_go_through_the_trunk(finished, tmp_
     (data / label).mkdir(parents=True)
     for image in sorted((digits / "convert" / "training" / label).iterdir())[:60]:
       shutil.copy(image, data / label)
-  arguments = [f"--data={data}", "--trunk=bundled", f"--output={output}", "--runner=FnApiRunner"]
+  arguments = [f"--data={data}", "--trunk=bundled", f"--output={output}"]
   assert run(arguments) == 0
   min((data / "3").iterdir()).rename(data / "5" / "moved.jpg")
   shutil.copy(digits / "convert" / "testing" / "5" / "0.jpg", data / "5" / "new.jpg")

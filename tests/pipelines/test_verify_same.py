@@ -18,34 +18,32 @@ from beam_retrain.transforms.core.records.schema import decode_bottleneck, encod
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
 from beam_retrain.transforms.core.run.output_folder import complete_folder
 
-_RUNNER = "--runner=FnApiRunner"
-
 
 @pytest.fixture(scope="module")
 def twice(made, tmp_path_factory) -> dict[str, tuple[Path, Path]]:
-  """Stage -> two outputs of it, made in other folders, by other command lines."""
+  """Stage -> two outputs of it, in other folders, by other command lines: the default runner's and Beam's."""
   work = tmp_path_factory.mktemp("twice")
   found = {}
-  for number in (1, 2):
+  for number, runner in ((1, ()), (2, ("--runner=FnApiRunner",))):
     folder = work / str(number)
     folder.mkdir()
     data = Path(shutil.copytree(made.data, folder / "data"))
     trunk = f"--trunk={made.bottlenecks.parent / 'trunk'}"
-    flags = ["--testing_percentage=30", _RUNNER]
+    flags = ["--testing_percentage=30", *runner]
     if number == 1:
       shutil.copytree(made.bottlenecks, folder / "bottlenecks")
     else:
       assert bottlenecks.run([f"--input={data}", f"--output={folder / 'bottlenecks'}", trunk, *flags]) == 0
     lite = [f"--tflite_int8_output_file={folder}/int8_{number}.tflite"]
     assert task.run([f"--input={folder / 'bottlenecks'}", f"--output={folder / 'model'}", "--rounds=9", *lite]) == 0
-    model = [f"--model={folder / 'model'}", f"--input={data}", _RUNNER]
+    model = [f"--model={folder / 'model'}", f"--input={data}", *runner]
     assert evaluate.run([*model, f"--output={folder / 'evaluation'}"]) == 0
     assert reevaluate.run([*model, f"--history={folder / 'nights'}", f"--date=2026-01-0{number}"]) == 0
     idx = work / "idx"
     if number == 1:
       lay_out_idx(idx)
     formats = "--formats=jpg,tfrecord"
-    assert convert.run([f"--input={idx}", f"--output={folder / 'pictures'}", formats, _RUNNER]) == 0
+    assert convert.run([f"--input={idx}", f"--output={folder / 'pictures'}", formats, *runner]) == 0
     for stage in ("bottlenecks", "model", "evaluation", "pictures", f"nights/2026-01-0{number}"):
       found.setdefault(stage.split("/")[0], []).append(folder / stage)
   return {stage: tuple(folders) for stage, folders in found.items()}

@@ -13,8 +13,6 @@ from beam_retrain.pipelines import datasets
 from beam_retrain.pipelines.cli import main
 from tests.helpers import bomb, noise_image
 
-_RUNNER = "--runner=FnApiRunner"
-
 
 def lay_out_idx(folder: Path, count: int = 30) -> Path:
   folder.mkdir()
@@ -92,7 +90,7 @@ def test_idx_files(command, damage, words, tmp_path, tiny_trunk, capsys):
   folder = lay_out_idx(tmp_path / "idx")
   damage(folder)
   more = [f"--trunk={tiny_trunk}"] if command == "bottlenecks" else []
-  assert main([command, f"--input={folder}", f"--output={tmp_path / 'out'}", _RUNNER, *more]) == 2
+  assert main([command, f"--input={folder}", f"--output={tmp_path / 'out'}", *more]) == 2
   sentence = said(capsys)
   assert all(word in sentence for word in words), sentence
   assert not (tmp_path / "out" / "COMPLETED").exists()
@@ -101,7 +99,7 @@ def test_idx_files(command, damage, words, tmp_path, tiny_trunk, capsys):
 def test_labels_out_of_range_are_quarantined(tmp_path, capsys):
   folder = lay_out_idx(tmp_path / "idx")
   change(folder / "train-labels-idx1-ubyte", 8 + 7, b"\x4d")
-  arguments = ["convert", f"--input={folder}", f"--output={tmp_path / 'out'}", "--classes=10", _RUNNER]
+  arguments = ["convert", f"--input={folder}", f"--output={tmp_path / 'out'}", "--classes=10"]
   assert main(arguments) == 3
   assert "1 of 60 inputs is bad (1 BAD_LABEL)" in said(capsys)
   assert "training/77/7" in (tmp_path / "out" / "quarantine.csv").read_text()
@@ -125,7 +123,7 @@ def test_images_of_every_bad_kind(tree, tiny_trunk, tmp_path, capsys):
   bad = {"empty": b"", "text": b"text", "cut": noise_image(5, "JPEG")[:-40], "bomb": bomb(100_000, 100_000)}
   for name, data in bad.items():
     (tree / "ant" / f"{name}.jpg").write_bytes(data)
-  assert main(["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]) == 3
+  assert main(["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]) == 3
   sentence = said(capsys)
   assert "5 of 85 inputs are bad (1 EMPTY, 1 NOT_AN_IMAGE, 1 TOO_LARGE, 1 TRUNCATED, 1 UNREADABLE)" in sentence
   assert "--max_bad_fraction=0.059" in sentence
@@ -151,7 +149,6 @@ def test_what_the_flags_say(more, words, tree, tiny_trunk, tmp_path, capsys):
     f"--input={tree}",
     f"--output={tmp_path / 'out'}",
     f"--trunk={tiny_trunk}",
-    _RUNNER,
     *more,
   ]
   assert main(arguments) == 2
@@ -161,7 +158,7 @@ def test_what_the_flags_say(more, words, tree, tiny_trunk, tmp_path, capsys):
 
 def test_a_class_without_images(tree, tiny_trunk, tmp_path, capsys):
   (tree / "cat").mkdir()
-  arguments = ["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}", _RUNNER]
+  arguments = ["bottlenecks", f"--input={tree}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]
   assert main(arguments) == 2
   assert "no training image of class 'cat'" in said(capsys)
 
@@ -172,7 +169,7 @@ def test_a_folder_that_is_not_ours_is_left_alone(command, tiny_trunk, tmp_path, 
   (tmp_path / "thesis").mkdir()
   (tmp_path / "thesis" / "chapter1.tex").write_text("long work")
   more = [f"--trunk={tiny_trunk}"] if command == "bottlenecks" else []
-  assert main([command, f"--input={folder}", f"--output={tmp_path / 'thesis'}", _RUNNER, *more]) == 2
+  assert main([command, f"--input={folder}", f"--output={tmp_path / 'thesis'}", *more]) == 2
   assert "is not empty and was not written by beam-retrain" in said(capsys)
   assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
 
@@ -181,19 +178,19 @@ def test_only_one_of_the_two_split_folders(tree, tiny_trunk, tmp_path, capsys):
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "testing").symlink_to(tree)
   where = [f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]
-  assert main(["bottlenecks", *where, _RUNNER]) == 2
+  assert main(["bottlenecks", *where]) == 2
   assert "has no folder training" in said(capsys)
 
 
 def test_convert_of_no_folder(tmp_path, capsys):
-  assert main(["convert", f"--input={tmp_path / 'gone'}", f"--output={tmp_path / 'out'}", _RUNNER]) == 2
+  assert main(["convert", f"--input={tmp_path / 'gone'}", f"--output={tmp_path / 'out'}"]) == 2
   assert "gone does not exist" in said(capsys)
 
 
 def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
   (tmp_path / "file").write_text("mine")
   for output, words in (("file", "is a file: give a new or empty folder"), ("file/in", "Not a directory")):
-    where = [f"--input={tree}", f"--output={tmp_path / output}", f"--trunk={tiny_trunk}", _RUNNER]
+    where = [f"--input={tree}", f"--output={tmp_path / output}", f"--trunk={tiny_trunk}"]
     assert main(["bottlenecks", *where]) == 2
     assert words in said(capsys)
   assert (tmp_path / "file").read_text() == "mine"
@@ -201,11 +198,11 @@ def test_a_file_where_a_folder_should_be(tree, tiny_trunk, tmp_path, capsys):
 
 def test_a_class_that_no_validation_image_would_be_drawn_from(tmp_path, tiny_trunk, capsys):
   folder = lay_out_idx(tmp_path / "idx")  # three images a digit: some have none among the tenth for validation
-  assert main(["convert", f"--input={folder}", f"--output={tmp_path / 'pictures'}", _RUNNER]) == 0
+  assert main(["convert", f"--input={folder}", f"--output={tmp_path / 'pictures'}"]) == 0
   capsys.readouterr()
   for source in (folder, tmp_path / "pictures"):
     where = [f"--input={source}", f"--output={tmp_path / 'out'}", f"--trunk={tiny_trunk}"]
-    assert main(["bottlenecks", *where, _RUNNER]) == 2
+    assert main(["bottlenecks", *where]) == 2
     assert "no validation image of class" in said(capsys)
   assert not list((tmp_path / "out").rglob("*.tfrecord"))
 
@@ -218,9 +215,9 @@ def test_no_network(tmp_path, monkeypatch, capsys):
 
 def test_an_unfinished_stage_is_no_input(tmp_path, tiny_trunk, capsys):
   folder = lay_out_idx(tmp_path / "idx")
-  assert main(["convert", f"--input={folder}", f"--output={tmp_path / 'pictures'}", _RUNNER]) == 0
+  assert main(["convert", f"--input={folder}", f"--output={tmp_path / 'pictures'}"]) == 0
   (tmp_path / "pictures" / "COMPLETED").unlink()
   capsys.readouterr()
   where = [f"--input={tmp_path / 'pictures'}", f"--output={tmp_path / 'out'}"]
-  assert main(["bottlenecks", *where, f"--trunk={tiny_trunk}", _RUNNER]) == 2
+  assert main(["bottlenecks", *where, f"--trunk={tiny_trunk}"]) == 2
   assert "is not finished" in said(capsys)

@@ -1,6 +1,7 @@
 """The same jobs, the same output, on every engine that runs on one machine: `make engines` brings them.
 
-They are held against FnApiRunner with one process, which writes the same twice: tests/pipelines/test_verify_same.py.
+They are held against FnApiRunner with one process, which writes what the default runner does:
+tests/pipelines/test_verify_same.py.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ _FIXTURES = Path(__file__).parents[1] / "fixtures" / "0.4"
 _ROOT = Path("/tmp/beam-retrain-0.4")  # where 0.4 worked
 _TIME = 1_600_000_000  # of all pictures, IDX files and of the trunk, as they were then
 _GIVEN = ("pictures", "pictures_2", "pictures_bad", "idx", "idx_large", "trunk")
-_RUNNER = "--runner=FnApiRunner"
 # The kind of trunk that any machine computes alike.
-_EXACT = ("--precision=float32", "--runtime=tensorflow", _RUNNER)
+_EXACT = ("--precision=float32", "--runtime=tensorflow")
 _FINISHED = (
   *("convert", "bottlenecks", "distorted", "model", "evaluation", "evaluation_reuse"),
   *("history/2026-01-01", "history/2026-01-02"),
@@ -117,7 +116,7 @@ def test_finished_folders_are_taken_for_finished(name, old, capsys):
 
 
 def test_convert_writes_the_same(old, capsys):
-  run("convert", f"--input={old}/idx", f"--output={old}/new", "--classes=3", _RUNNER)
+  run("convert", f"--input={old}/idx", f"--output={old}/new", "--classes=3")
   same(old / "convert", old / "new", capsys)
   pictures = sorted(path.relative_to(old / "convert") for path in (old / "convert").rglob("*.jpg"))
   assert len(pictures) == 48
@@ -178,7 +177,7 @@ def test_variants_are_reused(old):
 @pytest.mark.parametrize("store", ["bottlenecks", "evaluation_reuse", "history/2026-01-02"])
 def test_evaluate_reuses_each_kind_of_store(store, old):
   given = (f"--model={old}/model", f"--input={old}/pictures_2")
-  run("evaluate", *given, f"--reuse={old}/{store}", f"--output={old}/new", _RUNNER)
+  run("evaluate", *given, f"--reuse={old}/{store}", f"--output={old}/new")
   (kept,) = (old / "new" / "bottlenecks").iterdir()
   computed = 9 if store == "bottlenecks" else 0
   assert stats(kept)["bottlenecks"] == {"computed": computed, "reused": 39 - computed}
@@ -188,7 +187,7 @@ def test_evaluate_reuses_each_kind_of_store(store, old):
 def test_what_was_left_out_is_done_again(in_place):
   shutil.copyfile(in_place / "pictures" / "ant" / "1.jpg", in_place / "pictures_bad" / "ant" / "broken.png")
   flags = (f"--retry_from={in_place}/bottlenecks_bad", f"--output={in_place}/new")
-  run("bottlenecks", *flags, _RUNNER)
+  run("bottlenecks", *flags)
   assert stats(in_place / "new")["bottlenecks"]["reused"] >= 18
   assert stats(in_place / "new")["outputs"] == 19
 
@@ -242,7 +241,7 @@ def flat(value: object) -> Iterator[object]:
 
 
 def test_an_old_model_evaluates_the_same(old):
-  run("evaluate", f"--model={old}/model", f"--input={old}/pictures", f"--output={old}/new", _RUNNER)
+  run("evaluate", f"--model={old}/model", f"--input={old}/pictures", f"--output={old}/new")
   check_predictions(old / "new", old / "evaluation")
   for name in ("per_label.csv", "confusion_matrix.csv"):
     assert (old / "new" / name).read_bytes() == (old / "evaluation" / name).read_bytes()
@@ -251,7 +250,7 @@ def test_an_old_model_evaluates_the_same(old):
 
 def test_an_old_model_evaluates_old_bottlenecks(old):
   given = (f"--model={old}/model", f"--input={old}/bottlenecks", "--split=all")
-  run("evaluate", *given, f"--output={old}/new", _RUNNER)
+  run("evaluate", *given, f"--output={old}/new")
   assert metrics(old / "new")["total"] == 36
 
 
@@ -263,7 +262,7 @@ def test_an_old_frozen_graph_labels_the_same(old):
   graph = (f"--graph={old}/retrain/retrained_graph.pb", f"--labels={old}/retrain/retrained_labels.txt")
   layers = ("--input_layer=Placeholder", "--output_layer=final_result")
   folder = (f"--directory_name={old}/pictures", "--process_mode=2", f"--output={old}/new")
-  run("label_image", *graph, *layers, *folder, _RUNNER)
+  run("label_image", *graph, *layers, *folder)
   found, expected = (rows(old / name / "digit_prediction_file.csv") for name in ("new", "labelled"))
   assert len(found) == len(expected) == 36
   for row, other in zip(found, expected, strict=True):
@@ -277,7 +276,7 @@ def test_an_old_frozen_graph_labels_the_same(old):
 
 def test_a_third_night_is_compared_with_the_second(old):
   night = (f"--model={old}/model", f"--input={old}/pictures_2", f"--history={old}/history", "--max_drop=0")
-  run("reevaluate", *night, "--date=2026-01-03", _RUNNER)
+  run("reevaluate", *night, "--date=2026-01-03")
   found = metrics(old / "history" / "2026-01-03")
   assert found["bottlenecks"] == {"computed": 0, "reused": 39}
   assert Path(found["comparison"]["baseline"]).name == "2026-01-02"
@@ -290,7 +289,7 @@ def test_an_old_night_is_replaced_by_the_same(old):
   before = old / "before"
   shutil.copytree(old / "history" / "2026-01-02", before)
   night = (f"--model={old}/model", f"--input={old}/pictures_2", f"--history={old}/history", "--min_accuracy=0.5")
-  run("reevaluate", *night, "--date=2026-01-02", _RUNNER)
+  run("reevaluate", *night, "--date=2026-01-02")
   again = old / "history" / "2026-01-02"
   check_predictions(again, before)
   for name in ("regressed.csv", "fixed.csv", "new.csv", "gone.csv"):
@@ -304,7 +303,7 @@ def test_an_old_night_is_replaced_by_the_same(old):
 
 def test_an_old_evaluation_is_a_baseline(old):
   night = (f"--model={old}/model", f"--input={old}/pictures_2", f"--history={old}/nights", "--date=2026-01-02")
-  run("reevaluate", *night, f"--baseline={old}/evaluation", _RUNNER)
+  run("reevaluate", *night, f"--baseline={old}/evaluation")
   assert len(rows(old / "nights" / "2026-01-02" / "new.csv")) == 6
 
 

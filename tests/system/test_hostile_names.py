@@ -34,7 +34,6 @@ ELEMENT = '"><img src=x onerror=alert(1)>'
 PATTERN = "a [b]*?\\ c'd\"%41"
 NAMES = (ESCAPES, FORGED, REVERSED, FORMULA, ELEMENT, "\t@SUM(1)", "]]>&<b>")
 LABELS = (FORMULA, ELEMENT, "]]>&<b>")
-RUNNER = "--runner=FnApiRunner"
 
 
 class Said(NamedTuple):
@@ -80,7 +79,7 @@ def hostile(tmp_path_factory, made: DigitsRun, draw_digits: Callable) -> Hostile
 
 
 def _jobs(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
-  allowed = [RUNNER, "--max_bad_fraction=0.1"]
+  allowed = ["--max_bad_fraction=0.1"]
   data, bottlenecks, model = (f"{root}/{name}" for name in ("data", "bottlenecks", "model"))
   trunk = [f"--trunk={root}/trunk{ELEMENT}", "--testing_percentage=30", *EXACT]
   yield "bottlenecks", ["bottlenecks", f"--input={data}", f"--output={bottlenecks}", *trunk, *allowed]
@@ -118,7 +117,7 @@ def _others(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
   for name in ("train", "t10k"):
     data = {"images-idx3": encode_idx(pixels), "labels-idx1": encode_idx(np.array([3, 1, 3, 1], np.uint8))}
     write(root / "digits", {f"{name}-{kind}-ubyte": part for kind, part in data.items()})
-  yield "convert", ["convert", f"--input={root}/digits", f"--output={root}/converted", RUNNER]
+  yield "convert", ["convert", f"--input={root}/digits", f"--output={root}/converted"]
   shutil.copytree(root / "model", root / "elsewhere")
   info = json.loads((root / "elsewhere" / "info.json").read_text())
   info["labels"] = info["trunk"]["handle"] = f"{ESCAPES}{FORGED}"
@@ -130,12 +129,12 @@ def _others(root: Path, keys: list[str]) -> Iterator[tuple[str, list[str]]]:
   (root / "evaluation" / "quarantine.csv").write_text(f"{ESCAPES}{FORGED}")
   yield "verify folder", ["verify", f"--folder={root}/evaluation"]
   for name in ("evil", "idx", f"gone{FORGED}{REVERSED}"):
-    yield f"refused {name}", ["bottlenecks", f"--input={root}/{name}", f"--output={root}/none", RUNNER]
+    yield f"refused {name}", ["bottlenecks", f"--input={root}/{name}", f"--output={root}/none"]
   for cells in ((f"data/{keys[0]}", ESCAPES, "training"), (f"{FORGED}\0", "x", ""), (f"data/{keys[0]}", "x", ESCAPES)):
     (root / "images.csv").write_text(csv_text([["file_name", "label", "split"], cells]))
-    yield f"manifest {cells}", ["bottlenecks", f"--input={root}/images.csv", f"--output={root}/none", RUNNER]
+    yield f"manifest {cells}", ["bottlenecks", f"--input={root}/images.csv", f"--output={root}/none"]
   (root / "nights" / f"2026-01-03{ESCAPES}").mkdir()
-  more = [f"--model={root}/model", f"--input={root}/data", f"--history={root}/nights", RUNNER]
+  more = [f"--model={root}/model", f"--input={root}/data", f"--history={root}/nights"]
   for night in (FORGED, f"2026-01-03{ESCAPES}"):
     yield f"baseline {night}", ["reevaluate", *more, "--date=2026-01-04", f"--baseline={night}"]
   yield "flag", ["train", f"--rounds={ESCAPES}{FORGED}"]

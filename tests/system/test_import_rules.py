@@ -179,6 +179,7 @@ def test_the_command_line_loads_a_stage_only_when_it_is_asked_for():
 _QUESTIONS = [
   *([command, given] for command in COMMANDS for given in ("--help", "--inputt=x")),
   ["label_image", "--process_mode=2", "--inputt=x"],
+  ["--help"],
   ["--version"],
   ["--print_completion=bash"],
 ]

@@ -78,7 +78,7 @@ def test_the_bundled_trunk_for_photos_is_a_line_before_the_work(photos, tmp_path
   assert "take Inception v3" in first
   assert f"beam-retrain bottlenecks --input={few}" in first
   assert "--trunk=" in first
-  assert main(["run", f"--data={few}", f"--output={tmp_path / 'run'}", "--runner=FnApiRunner", "-q"]) == 0
+  assert main(["run", f"--data={few}", f"--output={tmp_path / 'run'}", "-q"]) == 0
   assert capsys.readouterr().err == ""
 
 

@@ -51,7 +51,7 @@ def test_it_says_what_predict_and_evaluate_say_of_a_thousand_images(server, made
     assert row["file_name"] == str(made.data / key)
     assert row["label"] == answer["label"] == answer["top_labels"][0]
     assert row["confidence"] == pytest.approx(answer["confidence"], abs=5e-5)
-  flags = (f"--input={made.data}", f"--model={made.model}", f"--output={tmp_path / 'e'}", "--runner=FnApiRunner")
+  flags = (f"--input={made.data}", f"--model={made.model}", f"--output={tmp_path / 'e'}")
   assert main(["evaluate", *flags, "--split=all"]) == 0
   path = str(tmp_path / "e" / "predictions.csv")
   rows = {unescape_cell(row.key): row for row in read_predictions(files.read_lines(path), path)}

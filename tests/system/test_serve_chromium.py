@@ -159,7 +159,7 @@ def test_what_was_reviewed_is_evaluated_again(browser: WebDriver, work: Path, tm
     wait_for(browser, f"{_LEFT} === {left - 3}")
   output = tmp_path / "corrected"
   given = (f"--model={work / 'model'}", f"--input={work / 'bottlenecks'}", "--split=all", f"--output={output}")
-  assert main(["evaluate", *given, f"--corrections={tmp_path / 'corrections.csv'}", "--runner=FnApiRunner"]) == 0
+  assert main(["evaluate", *given, f"--corrections={tmp_path / 'corrections.csv'}"]) == 0
   before, now = (read_json(folder / "metrics.json") for folder in (work / "evaluation", output))
   assert (now["total"], now["correct"]) == (before["total"] - 1, before["correct"] + 1)
   assert [now["corrections"][name] for name in ("relabelled", "dropped")] == [1, 1]

@@ -53,7 +53,7 @@ def legacy(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable, made
   folder = tmp_path_factory.mktemp("legacy")
   draw_digits(folder / "data", 500, lambda number, label: f"{label}/{number}.png")
   run = LegacyRun(folder, folder / "bottlenecks", folder / "model")
-  flags = [f"--trunk={made.data.parent / 'trunk'}", f"--output={run.bottlenecks}", "--runner=FnApiRunner"]
+  flags = [f"--trunk={made.data.parent / 'trunk'}", f"--output={run.bottlenecks}"]
   percentages = [f"--testing_percentage={_TESTING}", f"--validation_percentage={_VALIDATION}"]
   with pytest.MonkeyPatch.context() as patch:
     patch.chdir(folder)
@@ -88,7 +88,7 @@ def test_train_draws_the_same_validation_images(legacy: LegacyRun) -> None:
 def test_evaluate_tests_on_the_same_images_wherever_the_folder_is_called_from(
   legacy: LegacyRun, tmp_path: Path
 ) -> None:
-  flags = [f"--model={legacy.model}", f"--input={legacy.folder / 'data'}", "--split=testing", "--runner=FnApiRunner"]
+  flags = [f"--model={legacy.model}", f"--input={legacy.folder / 'data'}", "--split=testing"]
   assert evaluate.run([*flags, f"--output={tmp_path / 'evaluation'}"]) == 0
   with (tmp_path / "evaluation" / "predictions.csv").open(newline="") as file:
     tested = {row["file_name"].removeprefix("'") for row in csv.DictReader(file)}
@@ -121,7 +121,7 @@ def test_a_source_with_splits_of_its_own_is_refused(tmp_path: Path, draw_digits:
   arguments = [f"--input={tmp_path / 'data'}", f"--output={tmp_path / 'out'}", "--split_hash=legacy"]
   sentence = "but .* has splits of its own: leave out --split_hash legacy[.]$"
   with pytest.raises(InputError, match=sentence):
-    bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}", "--runner=FnApiRunner"])
+    bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}"])
   assert not (tmp_path / "out").exists()
 
 
@@ -140,7 +140,7 @@ def test_two_models_are_tested_on_one_split(legacy: LegacyRun, made: Any, tmp_pa
     shared_percentages([ours, theirs])
   arguments = [f"--model={made.model}", f"--candidate={legacy.model}", f"--input={made.data}", "--split=testing"]
   with pytest.raises(InputError, match="were trained on different splits"):
-    reevaluate.run([*arguments, f"--history={tmp_path / 'nights'}", "--runner=FnApiRunner"])
+    reevaluate.run([*arguments, f"--history={tmp_path / 'nights'}"])
 
 
 def test_of_models_with_our_own_hash_the_smallest_testing_split_is_shared(made: Any) -> None:
@@ -156,6 +156,6 @@ def test_a_manifest_without_splits_is_refused(made: Any, tmp_path: Path) -> None
   sentence = "but .*images.csv is not a folder of class folders: "
   with pytest.raises(InputError, match=f"{sentence}use --split all"):
     choose_splits(find_source(str(manifest)), "testing", SplitPercentages(legacy_root="data"))
-  arguments = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--split_hash=legacy", "--runner=FnApiRunner"]
+  arguments = [f"--input={manifest}", f"--output={tmp_path / 'out'}", "--split_hash=legacy"]
   with pytest.raises(InputError, match=f"{sentence}leave out --split_hash legacy"):
     bottlenecks.run([*arguments, f"--trunk={made.data.parent / 'trunk'}"])

@@ -20,7 +20,6 @@ from beam_retrain.transforms.core.records.tfrecord import read_records
 from tests.helpers import file_contents, read_csv, read_json, write
 from tests.transforms.sources.test_webdataset import tar_of
 
-_ONE_WORKER = "--runner=FnApiRunner"
 _BAD = ["--max_bad_fraction=0.01"]
 
 
@@ -54,7 +53,7 @@ def vectors(folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def test_bottlenecks_reuse_and_leaks(made, tars, tmp_path, capfd):
-  argv = [f"--input={tars}", f"--trunk={made.model.parent / 'trunk'}", "--testing_percentage=30", _ONE_WORKER, *_BAD]
+  argv = [f"--input={tars}", f"--trunk={made.model.parent / 'trunk'}", "--testing_percentage=30", *_BAD]
   assert bottlenecks.run([*argv, f"--output={tmp_path / 'cold'}"]) == 0
   leaks = read_csv(tmp_path / "cold" / "leaks.csv")
   assert {(kind, name) for kind, _, name, *_ in leaks[1:]} >= {
@@ -82,7 +81,7 @@ def test_bottlenecks_reuse_and_leaks(made, tars, tmp_path, capfd):
 
 
 def test_evaluate_and_a_night_show_thumbnails(made, tars, tmp_path):
-  argv = [f"--input={tars}", f"--model={made.model}", _ONE_WORKER, *_BAD]
+  argv = [f"--input={tars}", f"--model={made.model}", *_BAD]
   assert evaluate.run([*argv, f"--output={tmp_path / 'out'}", "--split=testing"]) == 0
   assert read_json(tmp_path / "out" / "metrics.json")["accuracy"] > 0.9
   assert (tmp_path / "out" / "report.html").read_text().count("data:image/") > 3

@@ -151,7 +151,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def label_folder(*flags: str) -> int:
-  return main(["label_image", "--process_mode=2", "--runner=FnApiRunner", *flags])
+  return main(["label_image", "--process_mode=2", *flags])
 
 
 def images_placeholder(*shape: int | None) -> tf.Tensor:

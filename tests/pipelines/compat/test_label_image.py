@@ -105,7 +105,7 @@ def our_graph(trained_model) -> Frozen:
 
 
 def test_our_own_graph_says_what_evaluate_and_predict_say(our_graph, trained_model, small_images, here, capsys):
-  shared = [f"--model={trained_model}", f"--input={small_images}", "--split=all", "--runner=FnApiRunner"]
+  shared = [f"--model={trained_model}", f"--input={small_images}", "--split=all"]
   assert evaluate.run([*shared, "--output=evaluation"]) == 0
   evaluated = {row["file_name"]: row for row in read_rows(here / "evaluation" / "predictions.csv")}
   # The size is the graph's own, mean and std are the defaults.

@@ -178,7 +178,7 @@ def test_label_image_reads_what_it_left(finished, tmp_path, monkeypatch):
 
 def test_the_model_is_evaluated_on_the_same_folder(finished, tmp_path):
   arguments = [f"--model={finished.work / 'train'}", f"--input={finished.folder / 'mnist_jpg' / 'training'}"]
-  assert evaluate.run([*arguments, "--split=testing", f"--output={tmp_path / 'out'}", "--runner=FnApiRunner"]) == 0
+  assert evaluate.run([*arguments, "--split=testing", f"--output={tmp_path / 'out'}"]) == 0
   again, before = predictions(tmp_path / "out"), predictions(finished.work / "evaluate")
   for name in ("file_name", "actual_digit", "predicted_digit"):
     assert [row[name] for row in again] == [row[name] for row in before]

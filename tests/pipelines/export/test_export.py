@@ -27,7 +27,7 @@ def finished(made, tmp_path_factory) -> Path:
   folder = tmp_path_factory.mktemp("export") / "run"
   folder.mkdir()
   (folder / "bottlenecks").symlink_to(made.bottlenecks)
-  flags = [f"--model={made.model}", f"--input={made.bottlenecks}", "--runner=FnApiRunner"]
+  flags = [f"--model={made.model}", f"--input={made.bottlenecks}"]
   assert evaluate.run([*flags, f"--output={folder / 'evaluate'}", "--split=all"]) == 0
   return folder
 

@@ -17,7 +17,6 @@ from beam_retrain.pipelines.cli import main
 from tests.conftest import DigitsRun
 from tests.helpers import ROOT, file_contents, write
 
-_RUNNER = "--runner=FnApiRunner"
 _PROCESSES = ("--direct_running_mode=multi_processing", "--direct_num_workers=2")
 
 
@@ -51,7 +50,7 @@ def idx(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("more", [(), _PROCESSES, ("--formats=jpg",)], ids=["here", "in workers", "images alone"])
 def test_convert(more, idx, small_disk, capfd):
-  assert main(["convert", f"--input={idx}", f"--output={small_disk / 'out'}", _RUNNER, *more]) == 2
+  assert main(["convert", f"--input={idx}", f"--output={small_disk / 'out'}", *more]) == 2
   said = sentence_of(capfd.readouterr().err)
   assert f"{small_disk}/out/" in said
   assert f"the disk of {small_disk} is full (0.0 MB left): free some space there, or write elsewhere." in said
@@ -60,9 +59,9 @@ def test_convert(more, idx, small_disk, capfd):
 @pytest.mark.parametrize("command", ["bottlenecks", "train", "evaluate"])
 def test_other_outputs(command, made: DigitsRun, small_disk, capfd):
   given = {
-    "bottlenecks": [f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}", _RUNNER],
+    "bottlenecks": [f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}"],
     "train": [f"--input={made.bottlenecks}", "--rounds=1"],
-    "evaluate": [f"--input={made.bottlenecks}", f"--model={made.model}", _RUNNER],
+    "evaluate": [f"--input={made.bottlenecks}", f"--model={made.model}"],
   }
   assert main([command, f"--output={small_disk / 'out'}", *given[command]]) == 2
   assert f"{small_disk}/out" in (said := sentence_of(capfd.readouterr().err))
@@ -75,7 +74,7 @@ def test_the_cache_s_disk_is_not_needed(made: DigitsRun, small_disk, tmp_path, m
   write(small_disk, {"other": bytes(60_000)})
   trunk = f"--trunk={made.data.parent / 'trunk'}"
   split = "--testing_percentage=30"
-  assert main(["bottlenecks", f"--input={made.data}", f"--output={tmp_path / 'out'}", trunk, split, _RUNNER]) == 0
+  assert main(["bottlenecks", f"--input={made.data}", f"--output={tmp_path / 'out'}", trunk, split]) == 0
   assert (
     f"the cache folder {small_disk / 'cache'} cannot be written (No space left on device)" in capfd.readouterr().err
   )
@@ -87,7 +86,7 @@ def test_a_full_folder_for_temporary_files(made: DigitsRun, small_disk, tmp_path
   write(small_disk, {"other": bytes(60_000)})
   monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
   arguments = [f"--input={made.bottlenecks}", f"--model={made.model}", f"--output={tmp_path / 'out'}"]
-  code = main(["evaluate", *arguments, _RUNNER])
+  code = main(["evaluate", *arguments])
   shown = capfd.readouterr().err
   assert code == 0 or f"the disk of {small_disk} is full" in sentence_of(shown)
 

@@ -145,7 +145,7 @@ def test_of_two_commands_at_once_one_works_and_what_its_kill_leaves_goes_with_th
   output, temporary = tmp_path / "out", tmp_path / "tmp"
   temporary.mkdir()
   argv = ["bottlenecks", f"--input={small_images}", f"--output={output}", "--validation_percentage=10"]
-  argv += ["--trunk=bundled", "--runtime=tensorflow", "--precision=float32", "--runner=FnApiRunner"]
+  argv += ["--trunk=bundled", "--runtime=tensorflow", "--precision=float32"]
   command, environment = [sys.executable, "-m", "beam_retrain", *argv], {**os.environ, "TMPDIR": str(temporary)}
   works = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
   wait_until_held(output / ".lock", works)

@@ -15,13 +15,10 @@ import pytest
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_retrain.pipelines import bottlenecks
 from beam_retrain.pipelines.engines.runners import is_by_default
 from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
-from beam_retrain.pipelines.reevaluate import command as reevaluate
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.idx import encode_idx
-from beam_retrain.transforms.evaluation.output_diff import compare_outputs
 from beam_retrain.transforms.sources.idx import PlanIdxShards, find_idx_splits
 
 
@@ -143,19 +140,6 @@ def test_pixels_of_compressed_idx_files_do_not_wait_in_memory(tmp_path):
     pixels = root | PlanIdxShards(pairs) | "Pixels" >> beam.Map(lambda shard: type(shard.inputs[0].pixels).__name__)
     _ = pixels | beam.combiners.ToList() | "Keep" >> beam.Map(lambda found, path: Path(path).write_text(*found), kept)
   assert Path(kept).read_text() == "SpilledBytes"
-
-
-def test_a_job_and_a_night_write_the_same_bytes_on_it(made, tmp_path):
-  outputs = {}
-  for name, flags in (("default", []), ("beam", ["--runner=FnApiRunner"])):
-    given = [f"--input={made.data}", f"--trunk={made.data.parent / 'trunk'}", "--testing_percentage=30", *flags]
-    assert bottlenecks.run([*given, f"--output={tmp_path / name}", f"--reuse={made.bottlenecks}"]) == 0
-    night = [f"--model={made.model}", f"--input={made.data}", f"--history={tmp_path / 'nights' / name}", *flags]
-    for date in ("2026-01-01", "2026-01-02"):
-      assert reevaluate.run([*night, f"--date={date}"]) == 0
-    outputs[name] = (tmp_path / name, *(tmp_path / "nights" / name / f"2026-01-0{number}" for number in (1, 2)))
-  for ours, theirs in zip(outputs["default"], outputs["beam"], strict=True):
-    assert compare_outputs(str(ours), str(theirs), lambda count: None)[1] is None
 
 
 def test_what_waits_and_what_is_grouped_does_not_fill_the_memory(tmp_path):

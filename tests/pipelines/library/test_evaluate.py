@@ -35,7 +35,7 @@ def images(draw_digits, tmp_path_factory) -> Path:
 
 
 def _command(made, given: Path, output: Path) -> Path:
-  flags = ["--max_bad_fraction=0.1", "--runner=FnApiRunner"]
+  flags = ["--max_bad_fraction=0.1"]
   assert evaluate.run([f"--model={made.model}", f"--input={given}", f"--output={output}", *flags]) == 0
   return output
 

@@ -81,7 +81,7 @@ def results(made, images, tmp_path_factory) -> Path:
 
 def test_stored_bottlenecks_are_those_of_the_command(made, images, results, tmp_path):
   options = [f"--{name}={value}" for name, value in _OPTIONS.items()]
-  flags = [f"--trunk={made.data.parent / 'trunk'}", *options, "--runner=FnApiRunner"]
+  flags = [f"--trunk={made.data.parent / 'trunk'}", *options]
   assert bottlenecks.run([f"--input={images}", f"--output={tmp_path / 'command'}", *flags]) == 0
   ours, theirs = file_contents(results / "bottlenecks"), file_contents(tmp_path / "command")
   assert ours.keys() == theirs.keys()

@@ -155,7 +155,7 @@ def test_images_that_the_job_takes_for_too_large_are_not_checked_with(saved, tmp
       path = tmp_path / "pictures" / place / f"{width}.png"
       path.write_bytes(picture(len(list(tmp_path.rglob("*.png"))), width).encoded)
   flags = [f"--input={tmp_path / 'pictures'}", f"--trunk={saved}", "--validation_percentage=0", "--max_bad_fraction=1"]
-  asked = ["--runtime=tensorflow", "--precision=bfloat16", "--runner=FnApiRunner"]
+  asked = ["--runtime=tensorflow", "--precision=bfloat16"]
 
   def checked(output: str, *more: str) -> int:
     assert bottlenecks.run([*flags, *asked, f"--output={tmp_path / output}", *more]) == 0
@@ -227,7 +227,7 @@ def test_an_openvino_that_cannot_be_imported_is_gone_without_in_words(saved, tmp
     "--validation_percentage=0",
     "-v",
   ]
-  command = [sys.executable, "-c", script, str(tmp_path / "broken"), *flags, "--runner=FnApiRunner"]
+  command = [sys.executable, "-c", script, str(tmp_path / "broken"), *flags]
   done = subprocess.run(command, capture_output=True, text=True, timeout=300)
   told = f"OpenVINO is installed but cannot be imported ({fault}): pip install --force-reinstall openvino"
   lines = done.stdout.splitlines()

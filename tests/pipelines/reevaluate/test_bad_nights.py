@@ -42,7 +42,7 @@ def run(made: Any) -> Callable[..., Told]:
   def run(data: Path, history: Path, night: str, *more: str) -> Told:
     flags = [f"--model={made.model}", f"--input={data}", f"--history={history}", f"--date={night}"]
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-      code = reevaluate.run([*flags, "--runner=FnApiRunner", "--max_drop=0.01", *more])
+      code = reevaluate.run([*flags, "--max_drop=0.01", *more])
     return Told(code, out.getvalue(), err.getvalue())
 
   return run

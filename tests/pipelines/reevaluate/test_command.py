@@ -25,7 +25,6 @@ from beam_retrain.trainer import task
 from beam_retrain.transforms.core.errors import InputError
 from tests.helpers import ROOT, wait_until_held
 
-RUNNER = "--runner=FnApiRunner"
 FIRST, SECOND, THIRD = "2026-03-01", "2026-03-02", "2026-03-03"
 
 
@@ -39,7 +38,7 @@ def _metrics(night: Path) -> dict[str, Any]:
 
 
 def _run(made: Any, data: Path, history: Path, date: str, *more: str) -> int:
-  flags = [f"--model={made.model}", f"--input={data}", f"--history={history}", f"--date={date}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={data}", f"--history={history}", f"--date={date}"]
   return reevaluate.run([*flags, *more])
 
 
@@ -201,7 +200,7 @@ def test_a_rerun_replaces_the_night(made: Any, nights: Path, tmp_path: Path, cap
 def test_a_killed_night_leaves_none_behind_and_goes_on(made: Any, tmp_path: Path) -> None:
   history = tmp_path / "history"
   command = [sys.executable, "-m", "beam_retrain.pipelines.reevaluate", f"--model={made.model}", f"--input={made.data}"]
-  command += [f"--history={history}", f"--date={FIRST}", "--batch_size=1", RUNNER]
+  command += [f"--history={history}", f"--date={FIRST}", "--batch_size=1"]
   killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   deadline = time.monotonic() + 120
   finished: list[Path] = []
@@ -224,7 +223,7 @@ def test_a_killed_night_leaves_none_behind_and_goes_on(made: Any, tmp_path: Path
 
 def test_two_runs_of_a_night_at_once_do_not_mix(made: Any, tmp_path: Path) -> None:
   history = tmp_path / "history"
-  flags = [f"--model={made.model}", f"--input={made.data}", f"--history={history}", f"--date={FIRST}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={made.data}", f"--history={history}", f"--date={FIRST}"]
   command = [sys.executable, "-m", "beam_retrain", "reevaluate", *flags]
   works = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
   wait_until_held(history / f".lock-{FIRST}", works)
@@ -304,7 +303,7 @@ def test_the_help_says_what_the_gates_are_to_a_candidate() -> None:
 
 
 def test_a_clock_that_went_back(made: Any, nights: Path) -> None:
-  flags = [f"--model={made.model}", f"--input={made.data}", f"--history={nights}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={made.data}", f"--history={nights}"]
   with pytest.raises(InputError, match=r"today is 2026-03-02 .*there is a finished night of 2026-03-03"):
     reevaluate.execute(reevaluate.ReevaluateRequest.parse(flags), today=lambda: datetime.date(2026, 3, 2))
 
@@ -354,13 +353,15 @@ def test_a_candidate_of_other_labels_is_refused(made: Any, trained_model: Path, 
 
 
 def test_a_model_of_other_labels_is_refused(made: Any, trained_model: Path, tmp_path: Path) -> None:
-  flags = [f"--model={trained_model}", f"--input={made.data}", f"--history={tmp_path / 'history'}", RUNNER]
+  flags = [f"--model={trained_model}", f"--input={made.data}", f"--history={tmp_path / 'history'}"]
   with pytest.raises(InputError, match=r"labels differ: .* has '=cmd', .*the model in .* knows 'black'"):
     reevaluate.run(flags)
   assert not (tmp_path / "history").exists()
 
 
-def test_a_candidate_with_another_trunk_has_its_own_bottlenecks(made: Any, nights: Path, tmp_path: Path) -> None:
+def test_a_candidate_with_another_trunk_has_its_own_bottlenecks(
+  made: Any, draw_digits: Callable[..., None], tmp_path: Path
+) -> None:
   import tensorflow as tf
 
   from beam_retrain.pipelines import bottlenecks
@@ -368,27 +369,27 @@ def test_a_candidate_with_another_trunk_has_its_own_bottlenecks(made: Any, night
 
   # float32 [N, 16, 16, 3] -> float32 [N, 256]: every pixel.
   save_trunk(freeze(lambda images: tf.reshape(images[..., :1], [-1, 256]), 16), str(tmp_path / "trunk"))
-  flags = [f"--input={made.data}", f"--output={tmp_path / 'bottlenecks'}", f"--trunk={tmp_path / 'trunk'}", RUNNER]
+  data, count = tmp_path / "data", 500
+  draw_digits(data, count, lambda number, label: f"{label}/{number}.png")
+  flags = [f"--input={data}", f"--output={tmp_path / 'bottlenecks'}", f"--trunk={tmp_path / 'trunk'}"]
   assert bottlenecks.run([*flags, "--testing_percentage=30"]) == 0
   assert task.run([f"--input={tmp_path / 'bottlenecks'}", f"--output={tmp_path / 'model'}"]) == 0
   history = tmp_path / "history"
-  assert _run(made, made.data, history, FIRST) == 0
-  (tmp_path / "data").mkdir()
-  shutil.copytree(made.data, tmp_path / "data", dirs_exist_ok=True)
-  (tmp_path / "data/ant/bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+  assert _run(made, data, history, FIRST) == 0
+  (data / "ant/bad.png").write_bytes(b"\x89PNG\r\n\x1a\n")
   candidate = f"--candidate={tmp_path / 'model'}"
-  assert _run(made, tmp_path / "data", history, SECOND, candidate, "--max_bad_fraction=0.01") == 0
+  assert _run(made, data, history, SECOND, candidate, "--max_bad_fraction=0.01") == 0
   found = _metrics(history / SECOND)
-  assert found["bottlenecks"] == {"computed": 1797, "reused": 1797}
+  assert found["bottlenecks"] == {"computed": count, "reused": count}
   assert found["quarantined"]["total"] == 1
   assert len(list((history / SECOND / "bottlenecks").iterdir())) == 2
-  assert found["total"] == found["candidate"]["total"] == found["candidate"]["comparison"]["paired"] == 1797
+  assert found["total"] == found["candidate"]["total"] == found["candidate"]["comparison"]["paired"] == count
   assert found["candidate"]["accuracy"] > 0.9
 
   from beam_retrain.pipelines import evaluate
 
   output = tmp_path / "evaluation"
-  flags = [f"--model={tmp_path / 'model'}", f"--input={made.data}", f"--output={output}", RUNNER]
+  flags = [f"--model={tmp_path / 'model'}", f"--input={data}", f"--output={output}", "--max_bad_fraction=0.01"]
   assert evaluate.run(flags) == 0
   alone = {row["file_name"]: row["predicted_digit"] for row in _rows(output / "predictions.csv")}
   beside = {row["file_name"]: row["predicted_digit"] for row in _rows(history / SECOND / "candidate/predictions.csv")}

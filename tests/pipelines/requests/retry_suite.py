@@ -12,8 +12,6 @@ import pytest
 from beam_retrain.pipelines import bottlenecks
 from tests.helpers import file_contents, read_json
 
-RUNNER = "--runner=FnApiRunner"
-
 
 @pytest.fixture(scope="session")
 def trunk(made: Any) -> str:
@@ -117,11 +115,11 @@ def cold(kept_broken: Broken, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path | str, output: Path, *flags: str) -> int:
-  return bottlenecks.run([f"--input={data}", f"--output={output}", RUNNER, *flags])
+  return bottlenecks.run([f"--input={data}", f"--output={output}", *flags])
 
 
 def retry(folder: Path, output: Path, *flags: str) -> int:
-  return bottlenecks.run([f"--retry_from={folder}", f"--output={output}", RUNNER, *flags])
+  return bottlenecks.run([f"--retry_from={folder}", f"--output={output}", *flags])
 
 
 def check_same_as_cold(output: Path, cold: Path, computed: int) -> None:

@@ -15,7 +15,6 @@ from tests.helpers import file_contents, read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,
   PERCENTAGES,
-  RUNNER,
   Broken,
   break_and_accept,
   break_images,
@@ -167,7 +166,7 @@ def test_a_folder_that_cannot_be_retried_is_refused(kept_broken, made, tmp_path)
   with pytest.raises(InputError, match="overlaps with --retry_from"):
     retry(kept_broken.output, kept_broken.output)
   with pytest.raises(InputError, match="the following arguments are required: --input"):
-    bottlenecks.run([f"--output={tmp_path / 'out'}", RUNNER])
+    bottlenecks.run([f"--output={tmp_path / 'out'}"])
   killed = Path(shutil.copytree(kept_broken.output, tmp_path / "killed"))
   (killed / "stats.json").unlink()  # it is written when all shards are there
   with pytest.raises(InputError, match="is not finished: run the command that wrote it again, to resume it"):

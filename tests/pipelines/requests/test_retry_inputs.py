@@ -21,7 +21,6 @@ from tests.helpers import forget_list, read_json
 from tests.pipelines.requests.retry_suite import (
   BAD,
   PERCENTAGES,
-  RUNNER,
   Broken,
   broken,
   check_ledgers,
@@ -61,7 +60,7 @@ def test_idx_files_whose_labels_were_repaired(trunk, tmp_path):
 def test_records_that_were_repaired(trunk, tmp_path):
   data = _write_idx(tmp_path / "idx", [number % 3 for number in range(100)])
   records = tmp_path / "records"
-  assert convert.run([f"--input={data}", f"--output={records}", "--formats=tfrecord", "--classes=3", RUNNER]) == 0
+  assert convert.run([f"--input={data}", f"--output={records}", "--formats=tfrecord", "--classes=3"]) == 0
   (path,) = (records / "records").glob("training-*.tfrecord")
   sound = path.read_bytes()
   with path.open("rb") as file:

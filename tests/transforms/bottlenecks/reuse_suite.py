@@ -13,8 +13,8 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
@@ -43,9 +43,6 @@ IMAGES_PER_SHARD = 8
 
 
 NO_TRUNK = ImageModelHandler("/nowhere/trunk")
-
-
-TWO_PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
 
 def yesterday() -> dict[str, bytes]:
@@ -95,10 +92,6 @@ def plan_records(folder: Path) -> Plan:
   return lambda: RecordsSource(str(folder)).plan(SPLITS, None)
 
 
-def options(*flags: str) -> PipelineOptions:
-  return PipelineOptions(flags=["--runner=FnApiRunner", *flags])
-
-
 def embed(
   planned: Plan,
   handler: ImageModelHandler,
@@ -106,7 +99,6 @@ def embed(
   stores: Sequence[Path] | None = None,
   *,
   labels: Sequence[str] = LABELS,
-  flags: Sequence[str] = (),
 ) -> dict[str, int]:
   """Writes all bottlenecks, without reuse where there is not even an empty list of stores; returns the counters."""
   records = output / "records"
@@ -123,7 +115,7 @@ def embed(
       request="request",
       images_per_shard=IMAGES_PER_SHARD,
     )
-  pipeline = beam.Pipeline(options=options(*flags))
+  pipeline = beam.Pipeline(ThreadRunner())
   shards = pipeline | "Plan" >> planned()
   reports = shards | "Work" >> work
   _ = (shards, reports) | "Close" >> CloseLedger(output=str(output), shards_folder=str(records))
@@ -224,7 +216,7 @@ def forget(output: Path, keep: Callable[[int], bool]) -> None:
 
 
 def arguments(tree: Path, trunk: Path, output: Path, *more: str) -> list[str]:
-  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *more]
+  return [f"--input={tree}", f"--trunk={trunk}", f"--output={output}", *more]
 
 
 def keys_of(path: Path) -> list[str]:

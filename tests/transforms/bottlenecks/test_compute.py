@@ -20,7 +20,6 @@ from beam_retrain.transforms.sources.find import find_source
 
 _PERCENTAGES = SplitPercentages(testing=30, validation=20)
 _SAME = ("stats.json", "quarantine.csv", "leaks.csv")
-_RUNNER = "--runner=FnApiRunner"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +42,6 @@ def test_a_pipeline_of_ones_own_writes_what_the_command_does(images, made, tmp_p
     validation_percentage=20.0,
     flip_left_right=True,
     distortion_copies=2,
-    beam_options=(_RUNNER,),
   )
   assert execute(request) == 0
   info = json.loads((tmp_path / "command" / "info.json").read_text())
@@ -56,7 +54,7 @@ def test_a_pipeline_of_ones_own_writes_what_the_command_does(images, made, tmp_p
     percentages=_PERCENTAGES,
     distortions=Distortions(flip_left_right=True, copies=2),
   )
-  with beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions([_RUNNER])) as root:
+  with beam.Pipeline(options=beam.options.pipeline_options.PipelineOptions(["--runner=FnApiRunner"])) as root:
     stats = root | "Plan" >> source.plan((TRAINING, TESTING), _PERCENTAGES) | compute
     _ = stats | beam.Map(lambda found: (tmp_path / "handed_on.json").write_text(found.to_json()))
   assert _records(tmp_path / "own") == _records(tmp_path / "command") != {}

@@ -65,7 +65,7 @@ def pictures(tmp_path_factory):
 
 
 def arguments(pictures: Path, trunk: Path, output: Path, *more: str) -> list[str]:
-  always = (f"--distortion_copies={COPIES}", *SPLITS, "--runner=FnApiRunner")
+  always = (f"--distortion_copies={COPIES}", *SPLITS)
   return [f"--input={pictures}", f"--trunk={trunk}", f"--output={output}", *FLAGS, *always, *more]
 
 

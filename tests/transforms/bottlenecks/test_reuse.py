@@ -21,7 +21,6 @@ from tests.helpers import ROOT
 from tests.transforms.bottlenecks.reuse_suite import (
   LABELS,
   NO_TRUNK,
-  TWO_PROCESSES,
   arguments,
   check_same,
   cold,
@@ -78,11 +77,6 @@ def test_without_any_store_each_distinct_image_is_computed_once(new_tree, cold, 
   assert counters["bottlenecks_computed"] == distinct
 
 
-def test_two_processes_write_the_same(new_tree, cold, store, handler, tmp_path):
-  embed(plan(new_tree), handler, tmp_path / "out", [store], flags=TWO_PROCESSES)
-  check_same(tmp_path / "out", cold, computed=13)
-
-
 def test_several_stores_complement_each_other(new_tree, cold, store, handler, tmp_path):
   some = {key: encoded for key, encoded in today().items() if "new" in key}
   embed(plan(write(tmp_path / "some", some)), handler, tmp_path / "second")
@@ -136,7 +130,7 @@ def test_records(handler, tmp_path):
   old = write_idx(tmp_path / "old", _PIXELS, _BYTES)
   new = write_idx(tmp_path / "new", pixels_of_today(), _BYTES)
   for folder in (old, new):
-    flags = (f"--input={folder}", f"--output={folder}_records", "--formats=tfrecord", "--runner=FnApiRunner")
+    flags = (f"--input={folder}", f"--output={folder}_records", "--formats=tfrecord")
     assert convert(flags) == 0
   yesterdays, todays = plan_records(tmp_path / "old_records"), plan_records(tmp_path / "new_records")
   embed(yesterdays, handler, tmp_path / "store", labels=_DIGITS)

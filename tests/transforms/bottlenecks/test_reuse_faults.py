@@ -39,7 +39,6 @@ from tests.transforms.bottlenecks.reuse_suite import (
   new_tree,
   noise_image,
   old_tree,
-  options,
   plan,
   reports,
   store,
@@ -147,7 +146,7 @@ def test_a_store_that_changes_while_it_is_read_gives_no_wrong_vector(store, tmp_
 
 def test_images_are_read_only_once_the_plan_is_checked(old_tree, store, tmp_path):
   """In the graph: a runner is free to try another order only where nothing waits."""
-  pipeline = beam.Pipeline(options=options())
+  pipeline = beam.Pipeline()
   shards = pipeline | "Plan" >> plan(old_tree)()
   checked = shards | "Check" >> beam.Map(lambda shard: shard.split)
   _ = shards | EmbedOnlyNew(

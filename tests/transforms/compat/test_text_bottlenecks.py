@@ -132,7 +132,7 @@ class Cache(NamedTuple):
   cold: Path
 
   def run(self, output: Path, *more: str) -> int:
-    flags = [f"--input={self.data}", f"--output={output}", f"--bottleneck_dir={self.texts}", "--runner=FnApiRunner"]
+    flags = [f"--input={self.data}", f"--output={output}", f"--bottleneck_dir={self.texts}"]
     return bottlenecks.run([*flags, *self.trunk, *more])
 
   def path(self, key: str) -> Path:
@@ -160,7 +160,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory, draw_digits: Callable, m
       text.write_text(as_retrain_py_wrote(vectors[key]))
   trunk = (f"--trunk={made.data.parent / 'trunk'}", "--testing_percentage=30")
   cold = folder / "cold"
-  assert bottlenecks.run([f"--input={data}", f"--output={cold}", "--runner=FnApiRunner", *trunk]) == 0
+  assert bottlenecks.run([f"--input={data}", f"--output={cold}", *trunk]) == 0
   return Cache(data, texts, trunk, vectors, cold)
 
 
@@ -307,7 +307,7 @@ def test_an_image_that_cannot_be_decoded_any_more_is_quarantined_all_the_same(ca
   empty.write_bytes(b"")
   text.write_bytes(b"no image")
   assert cache.run(tmp_path / "out") == 3
-  cold = ["--runner=FnApiRunner", *cache.trunk]
+  cold = [*cache.trunk]
   assert bottlenecks.run([f"--input={cache.data}", f"--output={tmp_path / 'cold'}", *cold]) == 3
   quarantine = (tmp_path / "out" / "quarantine.csv").read_text()
   assert quarantine == (tmp_path / "cold" / "quarantine.csv").read_text()
@@ -343,7 +343,7 @@ def test_an_output_among_the_texts_is_refused(cache, tmp_path):
 def test_imported_numbers_are_not_reused_unawares(unchanged, made, tmp_path):
   imported = tmp_path / "imported"
   assert unchanged.run(imported) == 0
-  flags = [f"--input={unchanged.data}", *unchanged.trunk, f"--reuse={imported}", "--runner=FnApiRunner"]
+  flags = [f"--input={unchanged.data}", *unchanged.trunk, f"--reuse={imported}"]
   sentence = "were imported from retrain.py with --bottleneck_dir: use that flag here too, or omit --reuse"
   with pytest.raises(InputError, match=sentence):
     bottlenecks.run([*flags, f"--output={tmp_path / 'out'}"])

@@ -14,6 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from PIL import Image
 
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.core.errors import user_sentence
 from beam_retrain.transforms.core.metrics.predictions import Scored
 from beam_retrain.transforms.core.records.quarantine import Quarantined
@@ -55,7 +56,7 @@ def _evaluate(images: Path, output: Path, splits: tuple[str, ...] = ("all",)) ->
   evaluation = EvaluateClassifier(
     scorer=ScoreBrightness(), models={"model": LABELS}, output=str(output), request="brightness"
   )
-  with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as pipeline:
+  with beam.Pipeline(ThreadRunner()) as pipeline:
     _ = pipeline | find_source(str(images)).plan(splits, None) | evaluation
 
 

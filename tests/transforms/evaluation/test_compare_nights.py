@@ -14,6 +14,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.jobs.runner import runner_for
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.metrics.comparison import Bucket, Change, Gone, New, Plan
 from beam_retrain.transforms.core.metrics.figures import ModelMetrics
@@ -33,7 +34,6 @@ from beam_retrain.transforms.evaluation.compare_nights import (
 )
 from tests.transforms.core.metrics.random_nights import NIGHT, plainly, random_case
 
-RUNNER = "--runner=FnApiRunner"
 SEEDS = [1, 3, 4, 5, 6, 7, 18, 24, 25, 30, 34]
 TWO_PROCESSES = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
 
@@ -85,7 +85,8 @@ def _to_json(found: NightsCompared) -> dict[str, Any]:
 
 def _run(reports: Sequence[ShardReport], step: CompareNights, folder: Path, *flags: str) -> dict[str, Any]:
   path = folder / "found.json"
-  with beam.Pipeline(options=PipelineOptions(flags=[RUNNER, *flags])) as root:
+  options = PipelineOptions(flags=list(flags))
+  with beam.Pipeline(runner_for(options), options=options) as root:
     found = root | beam.Create(reports) | beam.Reshuffle() | step
     _ = found | beam.Map(lambda one: path.open("a").write(json.dumps(_to_json(one)) + "\n"))
   (line,) = path.read_text().splitlines()  # exactly one

@@ -94,7 +94,7 @@ def test_the_chosen_ones_of_idx_files_and_of_records(collect, tmp_path: Path) ->
   of_idx = _thumbnails(collect, idx, ["testing"], first)
   assert sorted(of_idx) == ["testing/2/1.png", "testing/7/0.png"]
   output = tmp_path / "records"
-  flags = [f"--input={idx}", f"--output={output}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
+  flags = [f"--input={idx}", f"--output={output}", "--formats=png,tfrecord"]
   assert convert.run(flags) == 0
   assert _thumbnails(collect, output, ["testing"], first) == of_idx
 

@@ -15,6 +15,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_retrain.pipelines.convert import run as convert
+from beam_retrain.pipelines.jobs.runner import runner_for
 from beam_retrain.transforms.bottlenecks.embed import EmbedShard
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.reuse import EmbedOnlyNew
@@ -197,7 +198,8 @@ def plain_counts(rows: list[list[str]]) -> dict[str, dict[str, int]]:
 
 
 def execute(build, *flags: str) -> None:
-  pipeline = beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner", *flags]))
+  options = PipelineOptions(flags=list(flags))
+  pipeline = beam.Pipeline(runner_for(options), options=options)
   build(pipeline)
   pipeline.run().wait_until_finish()
 
@@ -325,6 +327,6 @@ def dropped(idx_folder, handler, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def converted(idx_folder, tmp_path_factory) -> Path:
   folder = tmp_path_factory.mktemp("audit") / "converted"
-  flags = [f"--input={idx_folder}", f"--output={folder}", "--formats=jpg,tfrecord", "--runner=FnApiRunner"]
+  flags = [f"--input={idx_folder}", f"--output={folder}", "--formats=jpg,tfrecord"]
   assert convert(flags) == 0
   return folder

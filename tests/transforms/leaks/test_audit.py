@@ -226,9 +226,15 @@ def test_a_killed_run_goes_on(idx_folder, warned, dropped, handler, tmp_path, on
   assert file_contents(output) == file_contents(whole)
 
 
-def test_two_processes_write_the_same(idx_folder, dropped, handler, tmp_path):
-  output = embed(idx_folder, handler, tmp_path / "out", OnLeak.DROP, flags=TWO_PROCESSES)
-  assert file_contents(output) == file_contents(dropped)
+def test_two_processes_write_the_same_reusing_what_is_there(idx_folder, warned, dropped, handler, tmp_path):
+  some = Path(shutil.copytree(warned, tmp_path / "some"))
+  Path(record_files(str(some))[0]).unlink()
+  output = embed(idx_folder, handler, tmp_path / "out", OnLeak.DROP, [some], flags=TWO_PROCESSES)
+  assert read_output(output) == read_output(dropped)
+  for name in ("leaks.csv", "quarantine.csv"):
+    assert (output / name).read_bytes() == (dropped / name).read_bytes()
+  counts = json.loads((output / "stats.json").read_text())["bottlenecks"]
+  assert min(counts["computed"], counts["reused"]) > 100
 
 
 def test_drop_is_as_if_the_dropped_images_were_not_there(class_folders, handler, tmp_path):

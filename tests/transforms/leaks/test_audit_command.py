@@ -39,7 +39,7 @@ __all__ = ["converted", "digits", "handler", "idx_folder", "trunk_folder"]  # fi
 
 
 def arguments(path: Path, trunk: Path, output: Path, *more: str) -> list[str]:
-  return [f"--input={path}", f"--trunk={trunk}", f"--output={output}", "--runner=FnApiRunner", *more]
+  return [f"--input={path}", f"--trunk={trunk}", f"--output={output}", *more]
 
 
 def name_in(split: str, folder: Path, start: int) -> Path:

@@ -9,8 +9,8 @@ import json
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.core.errors import user_sentence
 from beam_retrain.transforms.core.records.leaks import LeakedImage
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
@@ -32,7 +32,7 @@ _REPORTS = [_report(_SHARDS[0], (_BAD,)), _report(_SHARDS[1]), _report(_SHARDS[2
 
 
 def _close(output, reports=_REPORTS, shards=_SHARDS, max_bad_fraction=1.0, **options) -> None:
-  with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+  with beam.Pipeline(ThreadRunner()) as root:
     planned = root | "Plan" >> beam.Create(shards, reshuffle=False)
     reported = root | "Report" >> beam.Create(reports, reshuffle=False)
     _ = (
@@ -130,7 +130,7 @@ def test_what_an_audit_found_is_listed_and_counted_in_whatever_order_it_comes(tm
   for number, order in enumerate((leaks, leaks[::-1], [])):
     output = tmp_path / str(number)
     output.mkdir()
-    with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as root:
+    with beam.Pipeline(ThreadRunner()) as root:
       planned = root | "Plan" >> beam.Create(_SHARDS, reshuffle=False)
       reported = root | "Report" >> beam.Create(_REPORTS, reshuffle=False)
       found = root | "Found" >> beam.Create(order, reshuffle=False)

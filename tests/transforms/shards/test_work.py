@@ -13,6 +13,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.core.records.quarantine import Quarantined, Reason
 from beam_retrain.transforms.core.records.schema import REPORTS_FOLDER
 from beam_retrain.transforms.core.records.shards import Shard, ShardReport
@@ -76,7 +77,7 @@ def output(tmp_path) -> Path:
 
 def _run(shards, output, task=None, request="request") -> dict[str, int]:
   """Works the shards and returns the counters."""
-  pipeline = beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"]))
+  pipeline = beam.Pipeline(ThreadRunner())
   _ = (
     pipeline
     | "Create" >> beam.Create(shards)

@@ -41,7 +41,7 @@ def idx_folder(tmp_path_factory) -> Path:
 def converted(idx_folder, tmp_path_factory) -> Path:
   """As PNG, so that the tree and the records hold what the IDX folder is read as."""
   folder = tmp_path_factory.mktemp("converted")
-  arguments = [f"--input={idx_folder}", f"--output={folder}", "--formats=png,tfrecord", "--runner=FnApiRunner"]
+  arguments = [f"--input={idx_folder}", f"--output={folder}", "--formats=png,tfrecord"]
   assert convert(arguments) == 0
   return folder
 

@@ -14,6 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that, equal_to
 
+from beam_retrain.pipelines.jobs.thread_runner import ThreadRunner
 from beam_retrain.transforms.core.errors import InputError, user_sentence
 from beam_retrain.transforms.core.images.idx import encode_idx
 from beam_retrain.transforms.core.records.shards import pick_inputs
@@ -43,7 +44,7 @@ def _shards(folder, images_per_shard=4):
   """What a pipeline plans, in the order of the shards; it comes back by a file, as any output does."""
   kept = str(folder / "shards.pickle")
   pairs = find_idx_splits(str(folder), ["training"])
-  with beam.Pipeline(options=PipelineOptions(flags=["--runner=FnApiRunner"])) as pipeline:
+  with beam.Pipeline(ThreadRunner()) as pipeline:
     planned = pipeline | PlanIdxShards(pairs, images_per_shard=images_per_shard)
     _ = planned | beam.combiners.ToList() | "Keep" >> beam.Map(_keep, kept)
   with open(kept, "rb") as file:

@@ -260,7 +260,7 @@ def _records(folder: Path) -> Iterator[tuple[str, str, str]]:
 def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_images, tmp_path, capsys):
   Path(with_splits).write_text(Path(with_splits).read_text() + "gone.jpg,black,testing\n")
   made, model = tmp_path / "bottlenecks", tmp_path / "model"
-  arguments = [f"--input={with_splits}", f"--trunk={tiny_trunk}", f"--output={made}", "--runner=FnApiRunner"]
+  arguments = [f"--input={with_splits}", f"--trunk={tiny_trunk}", f"--output={made}"]
   assert bottlenecks.run(arguments) == 3
   assert not (made / "COMPLETED").exists()
   with (made / "quarantine.csv").open() as file:
@@ -287,7 +287,7 @@ def test_from_a_manifest_to_a_verified_model(with_splits, tiny_trunk, small_imag
     ("of_stored", str(made), "all"),
   ):
     output = tmp_path / name
-    flags = [f"--model={model}", f"--input={source}", f"--split={split}", f"--output={output}", "--runner=FnApiRunner"]
+    flags = [f"--model={model}", f"--input={source}", f"--split={split}", f"--output={output}"]
     assert evaluate.run([*flags, "--max_bad_fraction=0.1"]) == 0
     totals[name] = json.loads((output / "metrics.json").read_text())["total"]
   assert totals == {"of_testing": 30, "of_all": 120, "of_stored": 120}

@@ -71,7 +71,7 @@ def test_in_idx_files(tmp_path, pixels, suffix):
 def test_in_records(tmp_path, pixels):
   (tmp_path / "idx").mkdir()
   flags = [f"--input={write_idx(tmp_path / 'idx', pixels)}", f"--output={tmp_path / 'out'}", "--formats=png,tfrecord"]
-  assert convert([*flags, "--runner=FnApiRunner"]) == 0
+  assert convert(flags) == 0
   assert sorted(read(tmp_path / "out", WANTED)) == sorted(expected(pixels))
 
 

@@ -119,7 +119,7 @@ def model(tmp_path_factory, images, made) -> Path:
   folder = tmp_path_factory.mktemp("of_names")
   given = [f"--input={images}", f"--trunk={made.data.parent / 'trunk'}", f"--output={folder / 'bottlenecks'}"]
   with contextlib.redirect_stderr(io.StringIO()) as said:
-    assert bottlenecks.run([*given, "--retrain_names", "--runner=FnApiRunner"]) == 0
+    assert bottlenecks.run([*given, "--retrain_names"]) == 0
   assert "files left out, as their names do not end in .jpg, .jpeg or .png: 1" in said.getvalue()
   assert task.run([f"--input={folder / 'bottlenecks'}", f"--output={folder / 'model'}", "--rounds=2"]) == 0
   return folder / "model"
@@ -135,7 +135,7 @@ def test_the_stages_know_the_images_by_these_labels(model):
 def test_the_same_folder_is_evaluated_and_verified(model, images, tmp_path, capsys):
   output = tmp_path / "evaluation"
   arguments = [f"--model={model}", f"--input={images}", f"--output={output}", "--split=testing"]
-  assert evaluate.run([*arguments, "--runner=FnApiRunner"]) == 0
+  assert evaluate.run(arguments) == 0
   assert "as their names do not end in" in capsys.readouterr().err
   with open(output / "predictions.csv", newline="") as file:
     rows = list(csv.DictReader(file))

@@ -37,7 +37,7 @@ def inputs(idx_folder, tmp_path_factory):
   found = {"idx": idx_folder, "gz": zipped}
   for kind in ("jpg", "tfrecord"):
     found[kind] = tmp_path_factory.mktemp(kind) / "out"
-    flags = [f"--input={idx_folder}", f"--output={found[kind]}", f"--formats={kind}", "--runner=FnApiRunner"]
+    flags = [f"--input={idx_folder}", f"--output={found[kind]}", f"--formats={kind}"]
     assert convert.run(flags) == 0
   return found
 

@@ -17,7 +17,6 @@ from beam_retrain.transforms.core.runtimes.variant import Variant
 from beam_retrain.transforms.core.system.extras import install_command
 
 FAST = Variant("openvino", "bfloat16")
-RUNNER = "--runner=FnApiRunner"
 
 
 @pytest.fixture
@@ -85,7 +84,7 @@ def test_a_model_has_the_trunk_that_made_its_bottlenecks(made):
 
 
 def test_an_evaluation_says_how_near_to_float32_it_is(made, tmp_path, capsys):
-  flags = [f"--model={made.model}", f"--input={made.data}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={made.data}"]
   kind = info_of(made.model)["trunk"]
   assert evaluate.run([*flags, "-v", f"--output={tmp_path / 'own'}"]) == 0
   out = capsys.readouterr().out
@@ -101,7 +100,7 @@ def test_an_evaluation_says_how_near_to_float32_it_is(made, tmp_path, capsys):
 
 def test_on_a_lesser_machine_the_exported_model_answers(made, tmp_path, machine, capsys):
   machine(has_all=False)
-  flags = [f"--model={made.model}", f"--input={made.data}", RUNNER, f"--output={tmp_path / 'exported'}"]
+  flags = [f"--model={made.model}", f"--input={made.data}", f"--output={tmp_path / 'exported'}"]
   kind = info_of(made.model)["trunk"]
   if kind["runtime"] == "tensorflow":
     pytest.skip("the model's own kind needs nothing that a machine may lack")
@@ -121,7 +120,7 @@ def test_on_a_lesser_machine_the_exported_model_answers(made, tmp_path, machine,
 
 
 def test_stored_bottlenecks_have_their_kind(made, tmp_path):
-  flags = [f"--model={made.model}", f"--input={made.bottlenecks}", f"--output={tmp_path / 'out'}", RUNNER]
+  flags = [f"--model={made.model}", f"--input={made.bottlenecks}", f"--output={tmp_path / 'out'}"]
   with pytest.raises(InputError, match="--precision applies to images, but --input holds bottlenecks"):
     evaluate.run([*flags, "--precision=float32"])
 
@@ -133,7 +132,7 @@ def test_kinds_do_not_mix_and_auto_takes_the_one_that_is_there(made, tmp_path, c
     (images / label).mkdir(parents=True)
     for path in sorted((made.data / label).iterdir())[:30]:
       shutil.copy(path, images / label)
-  flags = [f"--input={images}", f"--trunk={made.model.parent / 'trunk'}", f"--reuse={made.bottlenecks}", RUNNER]
+  flags = [f"--input={images}", f"--trunk={made.model.parent / 'trunk'}", f"--reuse={made.bottlenecks}"]
   if (trunk["runtime"], trunk["precision"]) != ("tensorflow", "float32"):
     asked = ["--precision=float32", "--runtime=tensorflow"]
     with pytest.raises(InputError, match=rf"of another trunk \(.* in {trunk['precision']} by .*\) than the current"):
