@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-import tensorflow as tf
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+from beam_retrain.transforms.core.system.imports import load_tensorflow
 
 
 def main() -> None:
@@ -19,6 +18,10 @@ def main() -> None:
   parser.add_argument("version", type=pathlib.Path, help="a copy of the saved_model, as models/flowers/1")
   parser.add_argument("images", type=pathlib.Path, nargs="+", help="of sizes as they will come; one request each")
   arguments = parser.parse_args()
+  load_tensorflow()  # without its words about this machine
+  import tensorflow as tf
+  from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
   file = arguments.version / "assets.extra" / "tf_serving_warmup_requests"
   file.parent.mkdir(exist_ok=True)
   with tf.io.TFRecordWriter(str(file)) as writer:

@@ -115,7 +115,7 @@ class _ForkedWorkerHandler(WatchedWorkerHandler):
     return self._worker.pid
 
   def wait(self) -> int:
-    return os.waitpid(self._worker.pid, 0)[1]
+    return os.waitstatus_to_exitcode(os.waitpid(self._worker.pid, 0)[1])
 
   def stop_worker(self) -> None:
     super().stop_worker()

@@ -40,7 +40,7 @@ from apache_beam.runners.worker import sdk_worker_main
 gc.freeze()
 gc.enable()
 sdk_worker_main.main([])"""
-_DEAD: list[int] = []  # process ids of workers that ended too early, ever since this process began
+_DEAD: list[int] = []  # exit codes of workers that ended too early, ever since this process began; below 0: signals
 
 
 def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
@@ -64,9 +64,13 @@ def raise_on_worker_death() -> Iterator[None]:
     # A signal to the whole process group also ends the workers; it is not their failure.
     if len(_DEAD) == before or "KeyboardInterrupt" in str(error):
       raise
-    raise InputError(
-      "a worker process was killed, perhaps because memory ran out: run the same command again to resume."
-    ) from error
+    code = _DEAD[before]
+    why = (
+      "was killed, perhaps because memory ran out:"
+      if code < 0
+      else f"ended by itself (exit code {code}): the end of .beam-retrain.log in the output says why;"
+    )
+    raise InputError(f"a worker process {why} run the same command again to resume.") from error
 
 
 class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
@@ -87,7 +91,7 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
 
   @abc.abstractmethod
   def wait(self) -> int:
-    """Waits until the process has ended; returns 0 on success."""
+    """Waits for the process; returns its exit code, or the negative signal."""
 
   def start_worker(self) -> None:
     control = endpoints_pb2.ApiServiceDescriptor(url=self.control_address)
@@ -112,7 +116,7 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
     if self._stopped.is_set():
       return
     if failed:
-      _DEAD.append(self._pid)
+      _DEAD.append(failed)
     # Aborting the control connection below does not end a wait for elements.
     end_data_channel(self.data_conn)
     while not self._stopped.wait(_ABORT_SECS):

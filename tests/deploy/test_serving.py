@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from tests.helpers import ROOT, python
+from tests.helpers import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,10 @@ def version(tmp_path_factory, trained_model) -> Path:
 
 def test_the_warm_up_requests_are_taken_by_the_signature(version, small_images):
   images = [small_images / "black" / "1.png", small_images / "white" / "0.jpg"]
-  python(ROOT / "deploy" / "serving" / "warm_up.py", version, *images)
+  script = [sys.executable, str(ROOT / "deploy" / "serving" / "warm_up.py"), str(version), *map(str, images)]
+  environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+  ended = subprocess.run(script, capture_output=True, text=True, env=environment, check=True)
+  assert (ended.stdout.count("\n"), ended.stderr) == (1, "")
   signature = tf.saved_model.load(str(version)).signatures["serving_default"]
   records = list(tf.data.TFRecordDataset(str(version / "assets.extra" / "tf_serving_warmup_requests")))
   assert len(records) == 2

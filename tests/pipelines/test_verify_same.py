@@ -124,6 +124,14 @@ def change_batch_size(folder: Path) -> None:
   path.write_text(json.dumps(info))
 
 
+def change_kind(folder: Path) -> None:
+  change_record(folder)
+  path = folder / "info.json"
+  info = json.loads(path.read_text())
+  info["trunk"] |= {"precision": "bfloat16", "runtime": "openvino"}
+  path.write_text(json.dumps(info))
+
+
 def change_image(folder: Path) -> None:
   path = sorted((folder / "testing").glob("*/*.jpg"))[0]
   data = path.read_bytes()
@@ -134,6 +142,7 @@ def change_image(folder: Path) -> None:
   ("stage", "change", "words"),
   [
     ("bottlenecks", change_record, ("records/training-00000-of-0000", ": record 5 (", "): bottleneck[7] is ")),
+    ("bottlenecks", change_kind, ("the second in bfloat16 by OpenVINO: give --precision and --runtime to both",)),
     ("bottlenecks", change_batch_size, ("info.json: settings.batch_size is 32, in the second 99",)),
     ("bottlenecks", change_file("labels.txt", b"mule", b"mile"), ("labels.txt: byte ", "is 0x75, in the second 0x69")),
     ("bottlenecks", add_leak, ("leaks.csv: row ", " (different_labels) is only in the second")),

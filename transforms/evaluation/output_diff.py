@@ -83,7 +83,8 @@ def check_comparable(first: str, second: str) -> None:
 def compare_outputs(first: str, second: str, count: Count) -> tuple[int, str | None]:
   """Returns the number of files compared and the first difference.
 
-  `info.json` comes last: other settings are reported only if all other files are equal.
+  `info.json` comes last: other settings are reported only if all other files are equal. That trunks of two kinds made
+  them, as `--precision auto` may choose, explains a difference.
   """
   names, others = _list(first), _list(second)
   for number, name in enumerate(sorted(names | others, key=lambda name: (name == INFO_FILE, name))):
@@ -94,8 +95,14 @@ def compare_outputs(first: str, second: str, count: Count) -> tuple[int, str | N
     with files.open_to_read(next(paths)) as file, files.open_to_read(next(paths)) as other:
       difference = compare(file, other, name, count)
     if difference:
-      return number + 1, f"{name}: {difference}"
+      return number + 1, f"{name}: {difference}{_of_two_kinds(first, second)}"
   return len(names), None
+
+
+def _of_two_kinds(first: str, second: str) -> str:
+  ours, theirs = (str(info.trunk.variant) if (info := find_info(folder, files)) else "" for folder in (first, second))
+  made = f"; the first was made in {ours}, the second in {theirs}: give --precision and --runtime to both"
+  return made if ours != theirs else ""
 
 
 def _list(folder: str) -> set[str]:

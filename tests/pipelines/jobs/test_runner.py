@@ -46,6 +46,8 @@ class Work(beam.DoFn):
       raise KeyboardInterrupt
     if self._what == "die":
       os.kill(os.getpid(), signal.SIGKILL)
+    if self._what == "end":
+      os._exit(7)
     yield element
 
 
@@ -113,6 +115,13 @@ def test_a_worker_process_that_is_killed_ends_the_job(kind, tmp_path):
   assert ended.returncode == ExitCode.FAILED
   sentence = "a worker process was killed, perhaps because memory ran out: run the same command again to resume."
   assert ended.stderr == f"beam-retrain: {sentence}\n"
+
+
+@pytest.mark.parametrize("kind", [["forked"], ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]])
+def test_a_worker_process_that_ends_by_itself_was_not_killed(kind, tmp_path):
+  ended = _run_command(tmp_path, "end", *kind)
+  assert ended.returncode == ExitCode.FAILED
+  assert "a worker process ended by itself (exit code 7): the end of .beam-retrain.log" in ended.stderr
 
 
 def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
