@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import subprocess
 
-from beam_retrain.pipelines import bottlenecks
 from deploy.engines import hosts as layout
 from tests.deploy.test_flink_operator import manifests, sidecar
-from tests.system.engine_suite import ONE_WORKER, assert_same, engine_file, needs_engines
-from tests.system.test_hosts import embed, finish, needs_hosts, up, write_idx
+from tests.system.engine_suite import assert_same, engine_file, needs_engines
+from tests.system.test_hosts import Local, finish, needs_hosts, up, write_idx
 
 
 @needs_engines
@@ -24,10 +23,9 @@ def test_on_request_the_operator_s_flink_with_worker_pools(tmp_path, monkeypatch
     return {**ours(*arguments), **deployment["spec"]["flinkConfiguration"]}
 
   monkeypatch.setattr(layout.cluster, "_flink_conf", configured)
-  write_idx(tmp_path / "images", 900, 100)
-  assert bottlenecks.run([*embed(str(tmp_path / "images"), str(tmp_path / "local")), *ONE_WORKER]) == 0
+  images = write_idx(tmp_path / "images", 900, 100)
   with up("flink", tmp_path / "hosts") as lab:
-    lab.upload(tmp_path / "images")
+    lab.upload(images)
     boot = str(lab.hosts.folder / "worker")
     command = [word.replace("/usr/local/bin/beam-retrain-worker", boot) for word in sidecar(deployment)["command"]]
     pools = [
@@ -47,4 +45,4 @@ def test_on_request_the_operator_s_flink_with_worker_pools(tmp_path, monkeypatch
     finally:
       for pool in pools:
         pool.kill()
-    assert_same(lab.bucket / "bottlenecks", tmp_path / "local", has_same_inputs=False)
+    assert_same(lab.bucket / "bottlenecks", Local(tmp_path).bottlenecks_of(images), has_same_inputs=False)
