@@ -34,11 +34,14 @@ def stamp_batches(items: Iterator[Any], ends: list[End]) -> Iterator[Any]:
 
 def main() -> int:
   from beam_retrain.pipelines import cli
-  from beam_retrain.transforms.bottlenecks.embed import EmbedShard
+  from beam_retrain.transforms.core.system.imports import leave_out_of_beam, load_command
+
+  leave_out_of_beam()  # as the command does
+  shard = load_command("beam_retrain.transforms.bottlenecks.embed").EmbedShard
 
   ends: list[End] = []
-  work = EmbedShard.work
-  EmbedShard.work = lambda self, shard: stamp_batches(work(self, shard), ends)  # type: ignore[method-assign]
+  work = shard.work
+  shard.work = lambda self, one: stamp_batches(work(self, one), ends)
   code = cli.main(sys.argv[2:])
   Path(sys.argv[1]).write_text(json.dumps(ends))
   return code
