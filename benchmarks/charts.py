@@ -35,6 +35,7 @@ def draw(results: Mapping[str, Any], target: Path) -> None:
   for axis, precision in zip(axes, (BFLOAT16, INT8, FLOAT32), strict=False):
     _draw_sizes(axis, results["results"], precision)
   axes[0].set_ylabel("whole process, images/s")
+  axes[0].margins(y=0.35)
   axes[0].legend(fontsize=7)
   _draw_where(axes[3], results.get("where", {}))
   figure.savefig(target, format="svg", metadata={"Date": None})
@@ -63,7 +64,8 @@ def _draw_where(axis: Any, where: Mapping[str, Mapping[str, float]]) -> None:
     axis.barh(names, seconds, left=left, label=kind)
     left = [one + other for one, other in zip(left, seconds, strict=True)]
   axis.set_xlabel("seconds")
-  axis.set_title(f"{FEW} images, {BFLOAT16}: where the seconds go")
+  axis.set_title(f"{FEW} images, {BFLOAT16}: seconds")
+  axis.margins(y=0.5)
   axis.legend(fontsize=7)
 
 

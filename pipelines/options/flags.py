@@ -20,7 +20,7 @@ if TYPE_CHECKING:
   from beam_retrain.transforms.core.run.stats import Stats
   from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
 
-LEAST_IMAGES = 2_000
+LEAST_IMAGES = 20_000
 """For fewer images, trying batch sizes takes longer than it saves."""
 
 LEAST_COSINE = 0.999
