@@ -64,7 +64,7 @@ def _draw_where(axis: Any, where: Mapping[str, Mapping[str, float]]) -> None:
     axis.barh(names, seconds, left=left, label=kind)
     left = [one + other for one, other in zip(left, seconds, strict=True)]
   axis.set_xlabel("seconds")
-  axis.set_title(f"{FEW} images, {BFLOAT16}: seconds")
+  axis.set_title(f"{FEW} images: where the seconds go")
   axis.margins(y=0.5)
   axis.legend(fontsize=7)
 
