@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import beam_retrain.transforms.core
@@ -156,24 +156,7 @@ def digest_of_files(path: str) -> str:
   """
   if not files.is_local(path):
     return _digest_of((stat.path, stat) for stat in files.list_tree(path))
-  return _digest_of(_walk_tree(path) if os.path.isdir(path) else [(path, files.stat(path))])
-
-
-def _walk_tree(path: str) -> Iterator[tuple[object, object]]:
-  """Yields (path, status) of files, and of folders the time of modification.
-
-  Folders that swapped their names are seen by the folder above them, where images have the same names, sizes and times.
-  """
-  above = os.path.dirname(os.path.normpath(path))
-  folders = {above}
-  for name in files.walk(path):
-    yield name, files.stat(name)
-    folder = os.path.dirname(name)
-    while folder not in folders:
-      folders.add(folder)
-      folder = os.path.dirname(folder)
-  for folder in folders - {above}:
-    yield folder, os.stat(folder).st_mtime_ns
+  return _digest_of((name, files.stat(name)) for name in (files.walk(path) if os.path.isdir(path) else [path]))
 
 
 def digest_of_images(path: str) -> str:
@@ -187,7 +170,7 @@ def digest_of_images(path: str) -> str:
   return _digest_of(enumerate(itertools.chain([files.stat(path)], image_stats(path))))
 
 
-def _digest_of(entries: Iterable[tuple[object, object]]) -> str:
+def _digest_of(entries: Iterable[tuple[object, files.FileStat | None]]) -> str:
   total = 0
   for entry in entries:
     total += int.from_bytes(hashlib.sha256(repr(entry).encode()).digest())

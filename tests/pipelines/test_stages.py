@@ -12,7 +12,7 @@ from beam_retrain.pipelines.convert import ConvertRequest
 from beam_retrain.pipelines.evaluate import EvaluateRequest
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.run import RunRequest
-from beam_retrain.pipelines.stages import Chain, digest_of_files
+from beam_retrain.pipelines.stages import Chain
 from beam_retrain.pipelines.train import TrainRequest
 from beam_retrain.transforms.core.run.argparse_internals import flags_of
 from beam_retrain.transforms.core.run.run_info import versions
@@ -94,17 +94,3 @@ def test_a_killed_run_s_temporary_state_is_swept_and_other_files_stay(tmp_path):
   (tmp_path / "notes.tmp-0123").write_text("mine")
   Chain(tmp_path, "run.json", "beam-retrain run")
   assert os.listdir(tmp_path) == ["notes.tmp-0123"]
-
-
-def test_folders_that_swapped_their_names_are_another_input(tmp_path):
-  data = tmp_path / "data"
-  for label in "ab":
-    (data / label).mkdir(parents=True)
-    (data / label / "1.png").write_bytes(label.encode())
-  for path in (data / "a/1.png", data / "b/1.png", data / "a", data / "b", data):
-    os.utime(path, (1, 1))
-  before = digest_of_files(str(data))
-  assert digest_of_files(f"{data}/") == digest_of_files(str(data)) == before
-  for old, new in ("ac", "ba", "cb"):
-    (data / old).rename(data / new)
-  assert digest_of_files(str(data)) != before
