@@ -35,7 +35,7 @@ def make_work(mnist: Path, work: Path) -> None:
       path = work / folder / str(labels[number]) / f"{number}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_bytes(encode(image))
-  runner, model = f"--model={work / 'model'}"
+  model = f"--model={work / 'model'}"
   trunk = ("--trunk=bundled", "--testing_percentage=40", runner)
   assert main(["bottlenecks", f"--input={work / 'data'}", f"--output={work / 'bottlenecks'}", *trunk]) == 0
   assert main(["train", f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
