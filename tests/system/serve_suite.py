@@ -36,11 +36,11 @@ def make_work(mnist: Path, work: Path) -> None:
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_bytes(encode(image))
   model = f"--model={work / 'model'}"
-  trunk = ("--trunk=bundled", "--testing_percentage=40", runner)
+  trunk = ("--trunk=bundled", "--testing_percentage=40")
   assert main(["bottlenecks", f"--input={work / 'data'}", f"--output={work / 'bottlenecks'}", *trunk]) == 0
   assert main(["train", f"--input={work / 'bottlenecks'}", f"--output={work / 'model'}"]) == 0
-  assert main(["evaluate", f"--input={work / 'data'}", f"--output={work / 'evaluation'}", model, runner]) == 0
-  nights = (f"--input={work / 'nightly'}", f"--history={work / 'nights'}", model, "--split=all", "--max_drop=0", runner)
+  assert main(["evaluate", f"--input={work / 'data'}", f"--output={work / 'evaluation'}", model]) == 0
+  nights = (f"--input={work / 'nightly'}", f"--history={work / 'nights'}", model, "--split=all", "--max_drop=0")
   assert main(["reevaluate", "--date=2026-11-01", *nights]) == 0
   zeros, ones = sorted((work / "nightly" / "0").iterdir()), pixels[IMAGES:][labels[IMAGES:] == 1]  # new ones
   for path, one in zip(zeros[:3], ones, strict=False):
