@@ -140,8 +140,8 @@ def has_bfloat16(cpu_info: Path = _CPU_INFO) -> bool:
 def is_bfloat16_faster(cpu_info: Path = _CPU_INFO) -> bool:
   """Whether trunks run faster in bfloat16 than in float32.
 
-  Measured with Inception v3, by both runtimes: with AMX and with AMD's AVX-512 about twice as fast. An Intel Xeon
-  whose AMX a virtual machine hides took 1.7 times as long by OpenVINO, and 1.3 times by TensorFlow.
+  Measured with Inception v3 by OpenVINO: with AMX and with AMD's AVX-512 it took half of the time or less. An Intel
+  Xeon whose AMX a virtual machine hides took 1.7 times as long, and by TensorFlow 1.3 times.
   """
   has_amx = instructions(cpu_info) == "AVX512_CORE_AMX"
   return has_amx or (has_bfloat16(cpu_info) and _cpu_field("vendor_id", cpu_info) != "GenuineIntel")
