@@ -29,7 +29,6 @@ from beam_retrain.transforms.core.runtimes.prepared import find_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import default_batch
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import listing, local_files
-from beam_retrain.transforms.core.system.machine import available_cores
 
 Prediction = tuple[str, list[tuple[str, float]]]
 """An image's path and its (label, score 0..1), the best first."""
@@ -75,7 +74,7 @@ def plan(request: PredictRequest) -> Job:
   serving = choose_serving(folder, info, request.precision, request.runtime)
   if serving.why:
     say(serving, file=sys.stderr)
-  batch_size = default_batch(serving.variant.runtime, info.trunk.input_px, available_cores())
+  batch_size = default_batch(serving.variant.runtime, info.trunk.input_px)
   model = load_classifier(folder, serving, min(batch_size, len(paths)))
   if info.trunk.handle == "bundled":
     say("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)

@@ -125,7 +125,7 @@ def choose_execution(
   if cached and cached.is_halved and cached.batch_size < BATCH_SIZE:
     return Execution(cached.batch_size, "as memory allows", chosen, local)
   if not is_large():
-    untried = default_batch(trunk.info.variant.runtime, trunk.info.input_px, chosen.here)
+    untried = default_batch(trunk.info.variant.runtime, trunk.info.input_px)
     return Execution(untried, "the default", chosen, local)
   if not cached:
     cached = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))

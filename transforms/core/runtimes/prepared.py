@@ -28,7 +28,6 @@ from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo, Trunk
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
-from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.core.system.small_files import read_small
 
 PREPARED_FOLDER = "prepared"
@@ -135,7 +134,7 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 0) -> Prepare
   if path := _damaged_file(folder, info):
     raise InputError(f"{path} is damaged or missing: {REWRITE}.")
   runtime = import_runtime(info.variant.runtime, threads)
-  batch_size = batch_size or default_batch(info.variant.runtime, info.input_px, threads or available_cores())
+  batch_size = batch_size or default_batch(info.variant.runtime, info.input_px)
   try:
     embed = runtime.load(folder, info, threads, batch_size)
   except Exception as error:

@@ -32,15 +32,16 @@ BOTTLENECKS_BATCH_SIZE = 1024
 """Stored bottlenecks per call of a head."""
 
 
-def default_batch(runtime: str, input_px: int, threads: int) -> int:
+def default_batch(runtime: str, input_px: int) -> int:
   """Returns the untried batch size for images of this side.
 
-  OpenVINO runs 4 images of 299 pixels, on as many threads, as fast as 32. Of larger batches a job of a hundred images
-  has few: it waits for the last, fills it up, and has work for one of two streams. TensorFlow takes longer for a call.
+  OpenVINO runs 4 images of 299 pixels as fast as 32. Of larger batches a job of a hundred images has few: it waits for
+  the last, fills it up, and has work for one of two streams. TensorFlow takes longer for a call. The number of threads
+  does not count: all machines take the same batches.
   """
   if runtime != OPENVINO:
     return BATCH_SIZE
-  return min(BATCH_SIZE, max(_FEW, threads, BATCH_SIZE * _FULL_PX**2 // input_px**2))
+  return min(BATCH_SIZE, max(_FEW, BATCH_SIZE * _FULL_PX**2 // input_px**2))
 
 
 @dataclasses.dataclass(frozen=True)
