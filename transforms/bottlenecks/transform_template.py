@@ -54,7 +54,8 @@ def analyze(vectors: np.ndarray, labels: Sequence[str], folder: str) -> None:
   """Writes `transform/`, a `tft.TFTransformOutput`, into a folder with a plain path.
 
   Args:
-    vectors: float32 [N, D], of all labels in turn: the graph has the number of those that it has seen, too.
+    vectors: float32 [N, D], of all labels in turn: the graph has the number of those that it has seen, too. (In ours
+      it is that of all labels, even where one has no training image. Nothing reads it.)
     labels: class index -> label; the order of the vocabulary.
   """
   output = os.path.join(folder, "transform")
