@@ -59,6 +59,8 @@ def execute(request: RunRequest) -> int:
     class_names=idx.class_names,
     transpose=idx.transpose,
   )
+  of_bottlenecks = request.flags_of(BottlenecksRequest)
+  make_request(BottlenecksRequest, input=data, output=request.output, **of_bottlenecks).split(source)
   corrected = []
   if corrections := str(request.stage_flags.get("corrections") or ""):
     parsed = Corrections.parse(files.read_lines(corrections), corrections)

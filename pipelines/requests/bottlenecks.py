@@ -112,6 +112,10 @@ class TrunkRequest(JobRequest, IdxFlags):
       class_names=self.class_names,
       transpose=self.transpose,
     )
+    return source, self.split(source)
+
+  def split(self, source: Source) -> SplitPercentages:
+    """Returns how the images are split; raises InputError as above."""
     root = self.input if self.split_hash == LEGACY else None  # as typed
     validation = 0.0 if source.has_validation else self.validation_percentage
     try:
@@ -119,7 +123,7 @@ class TrunkRequest(JobRequest, IdxFlags):
     except ValueError as error:
       raise InputError(f"{error}.") from error
     check_split_hash(source, percentages, f"leave out {flag('split_hash')} legacy")
-    return source, percentages
+    return percentages
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

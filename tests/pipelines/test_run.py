@@ -144,10 +144,16 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
   assert re.search("<code>beam-retrain run --data=.* --max_bad_fraction=0.003</code>", report)  # as it was typed
 
 
-def test_what_a_later_stage_refuses_is_said_before_the_first(small_images, tmp_path, capsys):
-  flags = [f"--data={small_images}"]
-  with pytest.raises(InputError, match="--epochs belongs to --preset lbfgs"):
-    run([*flags, f"--output={tmp_path / 'out'}", "--preset=retrain", "--epochs=3"])
+@pytest.mark.parametrize(
+  ("flags", "said"),
+  [
+    (["--preset=retrain", "--epochs=3"], "--epochs belongs to --preset lbfgs"),
+    (["--testing_percentage=120"], "testing 120 % and validation 10 % leave nothing to train on"),
+  ],
+)
+def test_what_a_later_stage_refuses_is_said_before_the_first(flags, said, small_images, tmp_path, capsys):
+  with pytest.raises(InputError, match=said):
+    run([f"--data={small_images}", f"--output={tmp_path / 'out'}", *flags])
   assert capsys.readouterr().out == ""
 
 
