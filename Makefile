@@ -126,7 +126,7 @@ test-faults: $(INSTALLED) engines  ## jobs on clusters of Flink and Spark whose 
 # On hosts of their own, which Linux namespaces make of this machine: without root it says so. The rest of the trials:
 # ARGS='-k on_request'.
 test-hosts: $(INSTALLED) engines  ## jobs on hosts that have only a bucket in common, one of which goes silent
-	@$(RUN_ENGINES) -rs tests/system/test_hosts.py tests/system/test_hosts_operator.py -k 'not on_request' $(ARGS)
+	@$(RUN_ENGINES) -rs tests/system/test_hosts*.py -k 'not on_request' $(ARGS)
 
 # Power cuts, full disks and read-only inputs need root, a clock set back Debian's faketime: without them it says so.
 chaos: $(INSTALLED)  ## faults on purpose: kills, damage, power cuts, rivals; half an hour, writes docs/chaos.md [ARGS=--short]

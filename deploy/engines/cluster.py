@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 WORKERS = 2
 _MOST_WORKERS = 16
-RETRIES = 3
+RETRIES = 5
 MARKER = "BEAM_RETRAIN_CLUSTER"
 _ENGINES = Path(__file__).parents[2] / ".engines"
 _START_SECS = 90

@@ -33,7 +33,7 @@ from tests.helpers import ROOT
 from tests.system.engine_suite import ENGINES, ONE_WORKER, assert_same, engine_file, needs_engines
 
 _HOSTS = [sys.executable, str(ROOT / "deploy" / "engines" / "hosts.py")]
-_BOUND_SECS = 240
+BOUND_SECS = 240
 """A job ends within that after a host has gone silent."""
 _PATIENCE_SECS = 900
 """Undisturbed, one takes a minute or two, and on a very busy machine five."""
@@ -126,8 +126,8 @@ def end(job: subprocess.Popen) -> str:
 
 
 @contextlib.contextmanager
-def up(engine: str, folder: Path, workers: int = 2) -> Iterator[Lab]:
-  lab = layout.Layout(workers, engine, engine_file(engine).parent, folder, ends_with_caller=True)
+def up(engine: str, folder: Path, workers: int = 2, retries: int = layout.cluster.RETRIES) -> Iterator[Lab]:
+  lab = layout.Layout(workers, engine, engine_file(engine).parent, folder, retries, ends_with_caller=True)
   flags = lab.up()
   try:
     yield Lab(layout.Hosts.find(folder), flags)
@@ -308,7 +308,7 @@ def test_a_host_is_silent_for_a_while(lab, local, host, secs):
   mending = threading.Timer(secs, lab.hosts.connect, (host, True))
   mending.start()
   try:
-    finish(job, _BOUND_SECS)
+    finish(job, BOUND_SECS)
   finally:
     mending.join()
   assert_same(lab.bucket / f"{host}-{secs}", local.bottlenecks_of(local.many), has_same_inputs=False)
@@ -318,7 +318,7 @@ def test_a_host_is_silent_for_a_while(lab, local, host, secs):
 def test_a_worker_s_host_is_cut_off_for_good_and_its_orphans_come_back(lab, local):
   job = cut(lab, local, "worker1", "cut")
   try:
-    finish(job, _BOUND_SECS)
+    finish(job, BOUND_SECS)
     assert_same(lab.bucket / "cut", local.bottlenecks_of(local.many), has_same_inputs=False)
   finally:
     lab.hosts.connect("worker1", True)
