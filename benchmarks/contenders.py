@@ -129,7 +129,7 @@ _CONVERT = ("--input={data}", "--rounds")
 
 OTHERS = (
   Other("JPGs of 70,000 images", "convert_mnist", (*_CONVERT, "2"), (*_CONVERT, "5"), (*_CONVERT, "1")),
-  Other("head, evaluation", "train_head"),
+  Other("head, evaluation", "train_head", ("--data={data}",), ("--data={data}",)),
   Other("beside 0.4", "versions", ("--data={data}", "--before={before}", "--trunk_weights={weights}")),
   Other("growth, bundled trunk", "growth", ("--sizes", "1000", "100000"), ("--full",), ("--sizes", "1000", "3000")),
 )

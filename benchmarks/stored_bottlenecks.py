@@ -24,7 +24,7 @@ import apache_beam as beam
 import numpy as np
 
 from beam_retrain.pipelines.jobs.runner import claim_output, run_command, run_pipeline
-from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
+from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk, prepare
 from beam_retrain.transforms.bottlenecks.analyze import AnalyzeBottlenecks
 from beam_retrain.transforms.core.records.schema import (
   LABELS_FILE,
@@ -43,6 +43,7 @@ from beam_retrain.transforms.core.records.shards import BOTTLENECKS, IMAGES_PER_
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.records.tfrecord import frame, read_records
 from beam_retrain.transforms.core.run.run_info import describe_run
+from beam_retrain.transforms.core.runtimes.variant import OPENVINO, TENSORFLOW, Variant, has_openvino
 from beam_retrain.transforms.core.system.locks import claim_of
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.shards.ledger import CloseLedger, mark_completed
@@ -186,7 +187,8 @@ def run(argv: Sequence[str]) -> int:
   parser.add_argument("--labels", type=int, default=10, help="how many labels (default %(default)d)")
   parser.add_argument("--widen", metavar="DIR", help="what `bottlenecks` wrote, of ten labels: widened")
   flags = parser.parse_args(argv)
-  trunk = load_trunk(flags.trunk, flags.trunk_weights)
+  # Prepared, as `bottlenecks` would have it: without that, evaluation would load the exported model for its head alone.
+  trunk = prepare(load_trunk(flags.trunk, flags.trunk_weights), Variant(OPENVINO if has_openvino() else TENSORFLOW))
   counts = {TRAINING: flags.training, TESTING: flags.testing, VALIDATION: flags.validation}
   labels = [str(number).zfill(len(str(flags.labels - 1))) for number in range(flags.labels)]
   task = DrawShard(trunk.info.dimensions, labels)

@@ -1,9 +1,10 @@
 """How fast a head is trained, and stored bottlenecks are evaluated, beside scikit-learn and Keras on the same data.
 
-  python -m benchmarks.train_head [--bottlenecks DIR] [--json FILE]
+  python -m benchmarks.train_head [--data DIR | --labels N | --bottlenecks DIR] [--json FILE]
 
-Without DIR, bottlenecks are drawn first (`stored_bottlenecks`): 60,000 of 2,048 numbers to train on, 10,000 to test
-with, beside a full-size Inception v3 of random weights, which `train` exports with the head.
+60,000 bottlenecks of 2,048 numbers to train on and 10,000 to test with are made first (`stored_bottlenecks`), beside a
+full-size Inception v3 of random weights, which `train` exports with the head. With `--data`, MNIST's IDX files, they
+are the bundled trunk's 512 numbers, widened; without, they are drawn, of N labels.
 
 Every way is a whole process, start-up included. Ours reads its records, trains, measures, and writes all its exports;
 the others find the numbers in .npy files, mapped into memory, and only train and measure. All hold a tenth of the
@@ -90,7 +91,7 @@ def run_peer(name: str, folder: str) -> None:
   print(_PEERS[name](train, test))
 
 
-def draw(folder: str) -> None:
+def make(folder: str, data: str | None, labels: int) -> None:
   """Writes bottlenecks of 60,000 and 10,000 images, and the Inception v3 that they are said to be of."""
   import keras
 
@@ -100,7 +101,12 @@ def draw(folder: str) -> None:
   keras.utils.set_random_seed(_SEED)
   model = keras.applications.InceptionV3(weights=None, include_top=False, pooling="avg")
   save_trunk(freeze(lambda images: model(images, training=False), 299), f"{folder}/trunk")
-  run([f"--output={folder}/bottlenecks", f"--trunk={folder}/trunk"])
+  of_data = []
+  if data:
+    narrow = f"{folder}/narrow"
+    subprocess.run([*COMMAND, "bottlenecks", f"--input={data}", "--trunk=bundled", f"--output={narrow}"], check=True)
+    of_data = [f"--widen={narrow}"]
+  run([f"--output={folder}/bottlenecks", f"--trunk={folder}/trunk", f"--labels={labels}", *of_data])
 
 
 def write_arrays(bottlenecks: str, folder: str) -> None:
@@ -183,7 +189,9 @@ def compare(bottlenecks: str, folder: str) -> list[dict[str, Any]]:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument("--bottlenecks", metavar="DIR", help="what `bottlenecks` wrote (default: drawn)")
+  parser.add_argument("--bottlenecks", metavar="DIR", help="what `bottlenecks` wrote")
+  parser.add_argument("--data", metavar="DIR", help="folder of MNIST's four IDX files")
+  parser.add_argument("--labels", type=int, default=10, metavar="N", help="of drawn bottlenecks (default: %(default)d)")
   parser.add_argument("--json", metavar="FILE", help="write the rows there, too")
   parser.add_argument("--peer", choices=tuple(_PEERS), help=argparse.SUPPRESS)
   parser.add_argument("--arrays", help=argparse.SUPPRESS)
@@ -193,13 +201,14 @@ def main() -> None:
     return
   if flags.arrays:
     if not flags.bottlenecks:
-      draw(flags.arrays)
+      make(flags.arrays, flags.data, flags.labels)
     write_arrays(flags.bottlenecks or f"{flags.arrays}/bottlenecks", flags.arrays)
     return
   with tempfile.TemporaryDirectory() as folder:
     # In a process of its own: the memory of this one would be counted as that of those that it starts.
-    prepare = [sys.executable, "-m", "benchmarks.train_head", "--arrays", folder]
-    subprocess.run([*prepare, *(["--bottlenecks", flags.bottlenecks] if flags.bottlenecks else [])], check=True)
+    prepare = [sys.executable, "-m", "benchmarks.train_head", "--arrays", folder, f"--labels={flags.labels}"]
+    given = [f"--{name}={path}" for name in ("bottlenecks", "data") if (path := getattr(flags, name))]
+    subprocess.run([*prepare, *given], check=True)
     rows = compare(os.path.abspath(flags.bottlenecks or f"{folder}/bottlenecks"), folder)
   lines = [
     (
