@@ -63,6 +63,10 @@ _KNOWN_FAILURES = {
     "the workers' command ended at once, with exit code {}",
     "run it on a worker's machine; its Python needs beam-retrain",
   ),
+  r"TaskManager with id (\S+) (?:timed out|is no longer reachable)": (
+    "Flink's TaskManager {} has died or gone silent, and Flink gave the job up",
+    "run the same command again, as finished shards are kept",
+  ),
   r"NoResourceAvailableException|Initial job has not accepted any resources|Could not acquire the minimum required": (
     "the cluster has no free worker",
     "start workers, or wait until its other jobs are done; --parallelism must not exceed its slots",

@@ -11,7 +11,7 @@ from tests.system.test_hosts import BOUND_SECS, Local, cut, embed, needs_hosts, 
 
 @needs_engines
 @needs_hosts
-@pytest.mark.parametrize("engine", [pytest.param(engine, id=f"{engine}-2-on_request") for engine in ("flink", "spark")])
+@pytest.mark.parametrize("engine", [pytest.param("flink", id="flink-2-on_request")])  # Spark gives the work to others
 def test_a_job_that_fails_says_so_and_the_next_goes_on(engine, tmp_path):
   local = Local(tmp_path)
   with up(engine, tmp_path / "hosts", retries=0) as lab:

@@ -30,6 +30,10 @@ def test_a_finding_is_a_line():
     ),
     ('java.io.IOException: Cannot run program "/w": error=2', "the workers' machines cannot start /w"),
     ('java.io.IOException: Cannot run program "docker": error=2', "the workers should run in containers"),
+    (
+      "java.util.concurrent.TimeoutException: Heartbeat of TaskManager with id worker1 timed out.",
+      "Flink's TaskManager worker1 has died or gone silent",
+    ),
     ("org.apache.flink...NoResourceAvailableException: Could not", "the cluster has no free worker"),
   ],
 )
