@@ -104,16 +104,27 @@ def inception_weights() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_trunk(make_once: Callable) -> Path:
-  """A trunk's SavedModel folder: a real Inception v3, 75 px, a twentieth of the width, seeded random weights."""
+  """A trunk's SavedModel folder: a block as Inception has it, 75 px, 96 numbers, seeded random weights.
+
+  By a multiple of eight TensorFlow's mean over the pixels has the same bits in every place of a batch.
+  """
 
   def make(folder: Path) -> None:
     import keras
 
-    from beam_retrain.transforms.core.models.inception import build_inception_v3
     from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
 
+    layers = keras.layers
+
+    def convolve(x: Any, filters: int, size: int, strides: int = 1) -> Any:
+      x = layers.Conv2D(filters, size, strides, "same", use_bias=False)(x)
+      return layers.Activation("relu")(layers.BatchNormalization(scale=False)(x))
+
     keras.utils.set_random_seed(9)  # no image gives a vector of zeros, which no two precisions agree on
-    model = build_inception_v3(0.05, 75)
+    images = keras.Input((75, 75, 3))
+    x = layers.MaxPooling2D(3, 2)(convolve(layers.Rescaling(2.0, -1.0)(images), 8, 3, 2))
+    ends = [convolve(x, 32, 1), convolve(x, 32, 3), convolve(layers.AveragePooling2D(3, 1, "same")(x), 32, 1)]
+    model = keras.Model(images, layers.GlobalAveragePooling2D()(layers.Concatenate()(ends)))
     save_trunk(freeze(lambda images: model(images, training=False), 75), str(folder / "tiny"))
 
   return make_once("trunk", make) / "tiny"
@@ -168,6 +179,26 @@ def bottlenecks_folder(make_once: Callable, small_images: Path, tiny_trunk: Path
     assert bottlenecks.run(flags) == 0
 
   return make_once("bottlenecks", make) / "output"
+
+
+@pytest.fixture(scope="session")
+def inception_bottlenecks(make_once: Callable, small_images: Path) -> Path:
+  """The same by a whole Inception v3, a twentieth of the width, seeded random weights."""
+
+  def make(folder: Path) -> None:
+    import keras
+
+    from beam_retrain.pipelines import bottlenecks
+    from beam_retrain.transforms.core.models.inception import build_inception_v3
+    from beam_retrain.transforms.core.models.saved_model import freeze, save_trunk
+
+    keras.utils.set_random_seed(9)
+    model = build_inception_v3(0.05, 75)
+    save_trunk(freeze(lambda images: model(images, training=False), 75), str(folder / "trunk"))
+    flags = (f"--input={small_images}", f"--trunk={folder / 'trunk'}", f"--output={folder / 'output'}", *EXACT)
+    assert bottlenecks.run(flags) == 0
+
+  return make_once("inception", make) / "output"
 
 
 @pytest.fixture(scope="session")

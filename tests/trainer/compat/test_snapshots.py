@@ -96,7 +96,7 @@ def test_the_checkpoint_is_the_head_on_plain_bottlenecks(like_retrain, bottlenec
     reader.get_tensor(f"final_retrain_ops/{name}") for name in ("weights/final_weights", "biases/final_biases")
   )
   assert reader.get_variable_to_shape_map() == {
-    "final_retrain_ops/weights/final_weights": [102, 3],
+    "final_retrain_ops/weights/final_weights": [96, 3],
     "final_retrain_ops/biases/final_biases": [3],
   }
   vectors, _ = stored_bottlenecks(bottlenecks_folder)

@@ -55,7 +55,7 @@ def test_signatures_have_the_promised_names_types_and_shapes(exported):
   }
   inputs = {
     "serving_default": {"key": ("string", [None]), "image_bytes": ("string", [None])},
-    "bottlenecks": {"key": ("string", [None]), "bottleneck": ("float32", [None, 102])},
+    "bottlenecks": {"key": ("string", [None]), "bottleneck": ("float32", [None, 96])},
   }
   assert set(exported.signatures) == set(inputs)
   for name, expected in inputs.items():
@@ -134,10 +134,10 @@ def test_the_trunk_inside_gives_the_stored_bottlenecks_bit_for_bit(trained_model
     np.testing.assert_array_equal(result.outputs["bottleneck"], stored[result.image.key])
 
 
-def test_the_trunk_is_in_the_model_once(trained_model, bottlenecks_folder):
+def test_the_trunk_is_in_the_model_once(bundled_digits):
   model, trunk = (
     (folder / name / "saved_model.pb").stat().st_size
-    for folder, name in ((trained_model, "saved_model"), (bottlenecks_folder, "trunk"))
+    for folder, name in ((bundled_digits / "model", "saved_model"), (bundled_digits / "bottlenecks", "trunk"))
   )
   assert model < 1.5 * trunk
 

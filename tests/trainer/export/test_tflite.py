@@ -45,9 +45,9 @@ def train(bottlenecks: Path, folder: Path, *more: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def trained(bottlenecks_folder, tmp_path_factory) -> Trained:
+def trained(inception_bottlenecks, tmp_path_factory) -> Trained:
   """A real Inception v3 inside, with weights that nobody trained."""
-  return Trained(*train_and_listen(bottlenecks_folder, tmp_path_factory.mktemp("lite") / "model"))
+  return Trained(*train_and_listen(inception_bottlenecks, tmp_path_factory.mktemp("lite") / "model"))
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,8 @@ def look(model: Path, bottlenecks: Path, data: Path) -> Images:
 
 
 @pytest.fixture(scope="module")
-def pictures(bottlenecks_folder, small_images, trained) -> Images:
-  return look(trained.folder, bottlenecks_folder, small_images)
+def pictures(inception_bottlenecks, small_images, trained) -> Images:
+  return look(trained.folder, inception_bottlenecks, small_images)
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ def test_a_class_without_images_is_an_error_before_training(tmp_path, splits):
 
 
 def test_transform_graph_is_the_analysis_of_the_training_records(bottlenecks_folder):
-  transform = load_transform(str(bottlenecks_folder / "transform"), LABELS, 102)
+  transform = load_transform(str(bottlenecks_folder / "transform"), LABELS, 96)
   raw = {"training": [], "testing": []}
   for path in sorted((bottlenecks_folder / "records").glob("*.tfrecord")):
     with path.open("rb") as file:
@@ -165,8 +165,8 @@ def test_transform_graph_is_the_analysis_of_the_training_records(bottlenecks_fol
 def test_a_transform_graph_of_other_labels_is_refused(bottlenecks_folder, tmp_path):
   folder = str(bottlenecks_folder / "transform")
   with pytest.raises(InputError, match="numbers the labels differently"):
-    load_transform(folder, ["grey", "black", "white"], 102)
+    load_transform(folder, ["grey", "black", "white"], 96)
   with pytest.raises(InputError, match="cannot be used as a transform graph"):
     load_transform(folder, LABELS, 101)
   with pytest.raises(InputError, match="cannot be used as a transform graph"):
-    load_transform(str(tmp_path), LABELS, 102)
+    load_transform(str(tmp_path), LABELS, 96)
