@@ -119,14 +119,17 @@ def choose_execution(
     return Execution(batch_size, "as given", chosen, local)
   if kept := _batch_of(earlier, trunk):
     return Execution(kept, "as in the run before", chosen, local)
-  if not (local and trunk and trunk.prepared_folder):
+  if not (trunk and trunk.prepared_folder):
     return Execution(threads=chosen, is_local=local)
+  # On engines, too: the settings, and so `info.json`, are then those of a job on this machine.
+  untried = Execution(default_batch(trunk.info.variant.runtime, trunk.info.input_px), threads=chosen, is_local=local)
+  if not local:
+    return untried
   cached = find_batch(trunk.info.fingerprint, chosen.here)
   if cached and cached.is_halved and cached.batch_size < BATCH_SIZE:
     return Execution(cached.batch_size, "as memory allows", chosen, local)
   if not is_large():
-    untried = default_batch(trunk.info.variant.runtime, trunk.info.input_px)
-    return Execution(untried, "the default", chosen, local)
+    return untried
   if not cached:
     cached = keep_batch(trunk.info.fingerprint, chosen.here, _probe(trunk, chosen))
   return Execution(cached.batch_size, "the fastest of those tried here", chosen, local)
