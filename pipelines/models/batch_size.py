@@ -1,6 +1,6 @@
 """Finds and caches the fastest batch size of a trunk.
 
-Results are the same for any batch: this is about speed and memory alone.
+Results are the same for any batch (see `prepared.py`): this is about speed and memory alone.
 """
 
 from __future__ import annotations

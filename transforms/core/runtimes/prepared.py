@@ -7,8 +7,9 @@
 | `card.json`               | both       | see `PreparedInfo`                                                        |
 
 The folder is `prepared/`, in a trunk's folder beside the SavedModel, or in `M/trunk`. An image's bottleneck has the
-same bits for any number of threads and in any batch; with TensorFlow this needs oneDNN, which
-`beam_retrain.transforms.core` switches on. This module does not load TensorFlow.
+same bits for any number of threads and in any batch. With TensorFlow this needs oneDNN, which
+`beam_retrain.transforms.core` switches on, and a mean over a number of channels that is a multiple of eight: else its
+last bit (4e-7) depends on the image's place in the batch. This module does not load TensorFlow.
 """
 
 from __future__ import annotations
