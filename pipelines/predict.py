@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_retrain.pipelines.models.photos import PROBED, are_photos
 from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.images.exif import is_oriented, tell_oriented
@@ -26,7 +27,7 @@ from beam_retrain.transforms.core.run.flags import accept_bad
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared
-from beam_retrain.transforms.core.runtimes.trunk_info import default_batch
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, default_batch
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import listing, local_files
 
@@ -76,9 +77,16 @@ def plan(request: PredictRequest) -> Job:
     say(serving, file=sys.stderr)
   batch_size = default_batch(serving.variant.runtime, info.trunk.input_px)
   model = load_classifier(folder, serving, min(batch_size, len(paths)))
-  if info.trunk.handle == "bundled":
-    say("predicted with the small bundled trunk: for real work, train with --trunk inception_v3", file=sys.stderr)
+  if info.trunk.handle == BUNDLED and are_photos(_bytes_of(paths[:PROBED])):
+    say("the model's bundled trunk knows only glyphs: for photos, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)
+
+
+def _bytes_of(paths: Sequence[str]) -> Iterator[bytes]:
+  """Yields the files that can be read."""
+  for image in map(read_image, paths):
+    if isinstance(image, Image):
+      yield image.encoded
 
 
 def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: str = AUTO) -> ServingVariant:

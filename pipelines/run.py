@@ -14,6 +14,7 @@ from beam_retrain.pipelines.evaluate import say_ends
 from beam_retrain.pipelines.jobs.locks import holds_output
 from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.models.photos import say_trunk_for_photos
+from beam_retrain.pipelines.models.trunk_sources import check_handle
 from beam_retrain.pipelines.options.engine import check_paths
 from beam_retrain.pipelines.options.stage_flags import make_request
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
@@ -60,13 +61,15 @@ def execute(request: RunRequest) -> int:
     transpose=idx.transpose,
   )
   of_bottlenecks = request.flags_of(BottlenecksRequest)
-  make_request(BottlenecksRequest, input=data, output=request.output, **of_bottlenecks).split(source)
+  stored = make_request(BottlenecksRequest, input=data, output=request.output, **{"trunk": BUNDLED, **of_bottlenecks})
+  stored.split(source)
+  check_handle(stored.trunk, stored.trunk_weights)
   corrected = []
   if corrections := str(request.stage_flags.get("corrections") or ""):
     parsed = Corrections.parse(files.read_lines(corrections), corrections)
     parsed.check_labels(source.labels, corrections, source.path)
     corrected = [parsed.digest]
-  if request.stage_flags.get("trunk", BUNDLED) == BUNDLED:
+  if stored.trunk == BUNDLED:
     say_trunk_for_photos(source, (request.command, *request.typed))
   keep_in(request.output, files)
   files.write_text(request.folder(CONFIG_FILE), to_toml(request.command, without_secrets(request.typed)))

@@ -11,13 +11,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_provision_api_pb2, endpoints_pb2
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -31,6 +32,7 @@ from beam_retrain.transforms.io.beam_internals import end_data_channel
 
 _PATIENCE_SECS = 10.0
 _ABORT_SECS = 0.1
+_BY_LOOPBACK = ("multi_processing", "multi_threading")
 # `python -m apache_beam.runners.worker.sdk_worker_main`, loaded in six tenths of the time: see `gc_paused`, which a
 # worker that lacks this package cannot import.
 _WORKER = """\
@@ -45,6 +47,8 @@ _DEAD: list[int] = []  # exit codes of workers that ended too early, ever since 
 
 def local_runner(options: PipelineOptions, environment: Environment | None = None) -> FnApiRunner:
   """Returns a runner for one pipeline; `environment` overrides the options' own."""
+  if environment or options.view_as(DirectOptions).direct_running_mode in _BY_LOOPBACK:
+    _check_loopback()
   given = options.get_all_options(drop_default=True)
   # Numbers as text: in this format 2 would become 2.0, an invalid integer.
   values = {name: str(value) if type(value) is int else value for name, value in given.items() if value is not None}
@@ -52,6 +56,18 @@ def local_runner(options: PipelineOptions, environment: Environment | None = Non
   sent = json.dumps({f"beam:option:{name}:v1": value for name, value in values.items()}, default=str)
   json_format.Parse(sent, info.pipeline_options)
   return FnApiRunner(default_environment=environment, provision_info=ExtendedProvisionInfo(info))
+
+
+def _check_loopback() -> None:
+  """Refuses at once what Beam's workers would wait a minute for."""
+  try:
+    with socket.create_server(("localhost", 0)) as server:
+      socket.create_connection(server.getsockname(), _PATIENCE_SECS).close()
+  except OSError as error:
+    raise InputError(
+      f"localhost, by which worker processes are reached, does not answer here ({error.strerror}): start it"
+      " (`ip link set lo up`), or work in this process alone: --direct_num_workers=1 without --direct_running_mode."
+    ) from error
 
 
 @contextlib.contextmanager

@@ -12,11 +12,11 @@ import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as Pillow
 
-from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.transforms.core.images.headers import Fault, probe_image
 from beam_retrain.transforms.core.printing import Level, level, say
 from beam_retrain.transforms.core.records.schema import TRAINING
@@ -24,9 +24,12 @@ from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.next_steps import program, replace_flags
 from beam_retrain.transforms.core.runtimes.trunk_info import HUB_INCEPTION_V3, INCEPTION_V3, WEIGHTS, WEIGHTS_ADDRESS
 from beam_retrain.transforms.core.system import scratch
-from beam_retrain.transforms.sources.base import Source
 
-_PROBED = 8
+if TYPE_CHECKING:
+  from beam_retrain.transforms.sources.base import Source
+
+PROBED = 8
+"""Images whose look tells whether all are photos."""
 _GLYPH_PX = 64  # a larger image is hardly a glyph
 _COLOURED = 8.0  # mean difference of the channels, of 255, above which an image is not grey
 _SECS = 3.0
@@ -39,7 +42,9 @@ def say_trunk_for_photos(source: Source, command: Sequence[str]) -> None:
   """
   if level() < Level.NORMAL:
     return
-  sample = sample_images(source, (TRAINING,), SplitPercentages(), _PROBED)
+  from beam_retrain.pipelines.models.sample import sample_images  # and with it Beam, which `predict` goes without
+
+  sample = sample_images(source, (TRAINING,), SplitPercentages(), PROBED)
   if not are_photos(image.encoded for image in sample):
     return
   flags, where = photo_trunk()

@@ -54,6 +54,7 @@ from beam_retrain.transforms.io.transfer import download, replace_folder
 _PREPARATION = 1
 _TENSORFLOW_1_MODULE = "tfhub_module.pb"
 _KERAS = "keras:"
+_REMOTE = ("https://", "http://", "gs://")
 _SAVED_MODEL = "saved_model"
 
 
@@ -169,20 +170,31 @@ def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | 
   return dataclasses.replace(trunk, folder=folder)
 
 
+def check_handle(handle: str, weights: str | None = None) -> None:
+  """Refuses, without TensorFlow, what is no trunk.
+
+  Raises:
+    InputError: the handle is of no kind, or the file of weights is missing.
+  """
+  if handle.startswith(_KERAS):
+    if weights and not os.path.isfile(weights):
+      name = handle.removeprefix(_KERAS)
+      where = f", such as {WEIGHTS_ADDRESS}" if name == "InceptionV3" else ""
+      raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top{where}.")
+  elif not (handle in (BUNDLED, INCEPTION_V3) or handle.startswith(_REMOTE) or os.path.isdir(handle)):
+    raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
+
+
 def _find_source(handle: str, weights: str | None, input_px: int | None) -> tuple[list[str], Callable[[], Trunk]]:
   """Returns (what identifies the trunk, if known before loading; its loader)."""
+  check_handle(handle, weights)
   if handle == BUNDLED:
     content = [BUNDLED, local_files.sha256(str(BUNDLED_WEIGHTS))] if BUNDLED_WEIGHTS.exists() else []
     return content, lambda: _load_bundled(content)
   if handle.startswith(_KERAS):
     content = [handle, local_files.sha256(weights)] if weights and os.path.isfile(weights) else []
     return content, lambda: _load_keras(handle, weights, input_px)
-  if os.path.isdir(handle):
-    path = handle
-  elif handle == INCEPTION_V3 or handle.startswith(("https://", "http://", "gs://")):
-    path = _resolve_hub(HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle)
-  else:
-    raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
+  path = handle if os.path.isdir(handle) else _resolve_hub(HUB_INCEPTION_V3 if handle == INCEPTION_V3 else handle)
   content = [_SAVED_MODEL, fingerprint_folder(path)]
   return content, lambda: _load_saved_model(handle, path, input_px, content)
 
@@ -217,9 +229,6 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   application = getattr(keras.applications, name, None)
   if not (callable(application) and name[0].isupper()):
     raise InputError(f"{flag('trunk')} {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
-  if weights and not os.path.isfile(weights):
-    where = f", such as {WEIGHTS_ADDRESS}" if name == "InceptionV3" else ""
-    raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top{where}.")
   if not input_px:
     input_px = int(application(weights=None).input_shape[1])
   try:

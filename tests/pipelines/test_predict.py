@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_sample_images
 
 from beam_retrain.pipelines import predict
 from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES
-from tests.helpers import ROOT
+from tests.helpers import ROOT, encode
 
 
 @pytest.fixture
@@ -80,6 +81,16 @@ def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, cap
   assert lines[-1].startswith("beam-retrain: 4 of 44 images could not be used; see above; to accept this, give ")
   assert lines[-1].endswith(" --max_bad_fraction=0.091.")
   assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
+
+
+def test_photos_by_the_bundled_trunk_are_told_and_digits_are_not(quick_start, tmp_path, capsys):
+  digits = quick_start.folder / "output" / "digits"
+  code, _, err = run(capsys, f"--model={digits}", str(digits / "convert" / "testing" / "7"))
+  assert (code, err) == (0, "")
+  (tmp_path / "photo.jpg").write_bytes(encode(load_sample_images().images[0], "JPEG"))
+  code, _, err = run(capsys, f"--model={digits}", str(tmp_path))
+  advice = "the model's bundled trunk knows only glyphs: for photos, train with --trunk inception_v3\n"
+  assert (code, err) == (0, advice)
 
 
 def test_csv_and_json_hold_the_top_labels(trained_model, small_images, capsys):

@@ -149,12 +149,15 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
   [
     (["--preset=retrain", "--epochs=3"], "--epochs belongs to --preset lbfgs"),
     (["--testing_percentage=120"], "testing 120 % and validation 10 % leave nothing to train on"),
+    (["--trunk=no_such"], "--trunk no_such is neither a folder nor a TF Hub handle"),
+    (["--trunk=keras:InceptionV3", "--trunk_weights=none.h5"], "--trunk_weights none.h5: no such file"),
   ],
 )
 def test_what_a_later_stage_refuses_is_said_before_the_first(flags, said, small_images, tmp_path, capsys):
   with pytest.raises(InputError, match=said):
     run([f"--data={small_images}", f"--output={tmp_path / 'out'}", *flags])
   assert capsys.readouterr().out == ""
+  assert not (tmp_path / "out").exists()
 
 
 def test_an_output_among_the_images_is_refused_and_leaves_nothing_there(small_images, tmp_path):

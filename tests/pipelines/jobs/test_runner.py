@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.stats import Stats
 from tests.helpers import ROOT
 
+_NO_NETWORK = ("unshare", "--net", "--map-root-user")  # not even a loopback
 # A command as ours are: a worker refuses an input (`refuse`), or has a bug (`bug`).
 _COMMAND = """
 import os
@@ -67,6 +69,10 @@ if __name__ == "__main__":
   sys.exit(codes[0])
 """
 
+_WITHOUT_NETWORK = pytest.mark.skipif(
+  subprocess.run([*_NO_NETWORK, "true"], capture_output=True, check=False).returncode != 0,
+  reason="a network namespace of one's own is not allowed here",
+)
 _RUNNERS = pytest.mark.parametrize(
   "flags",
   [
@@ -78,12 +84,17 @@ _RUNNERS = pytest.mark.parametrize(
 )
 
 
-def _run_command(tmp_path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+def _run_command(tmp_path: Path, *argv: str, within: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
   script = tmp_path / "command.py"
   script.write_text(_COMMAND)
   environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
   return subprocess.run(
-    [sys.executable, str(script), *argv], capture_output=True, text=True, timeout=300, env=environment, check=False
+    [*within, sys.executable, str(script), *argv],
+    capture_output=True,
+    text=True,
+    timeout=300,
+    env=environment,
+    check=False,
   )
 
 
@@ -122,6 +133,22 @@ def test_a_worker_process_that_ends_by_itself_was_not_killed(kind, tmp_path):
   ended = _run_command(tmp_path, "end", *kind)
   assert ended.returncode == ExitCode.FAILED
   assert "a worker process ended by itself (exit code 7): the end of .beam-retrain.log" in ended.stderr
+
+
+@_WITHOUT_NETWORK
+@pytest.mark.parametrize("flags", [["forked"], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]])
+def test_workers_that_cannot_be_reached_are_told_before_they_are_waited_for(flags, tmp_path):
+  ended = _run_command(tmp_path, "work", *flags, within=_NO_NETWORK)
+  assert ended.returncode == ExitCode.FAILED
+  said = "localhost, by which worker processes are reached, does not answer here (Network is unreachable)"
+  assert said in ended.stderr
+
+
+@_WITHOUT_NETWORK
+@pytest.mark.parametrize("flag", ["--direct_num_workers=1", "--direct_num_workers=2"])
+def test_threads_of_this_process_need_no_loopback(flag, tmp_path):
+  ended = _run_command(tmp_path, "work", flag, within=_NO_NETWORK)
+  assert (ended.returncode, ended.stdout) == (ExitCode.DONE, "done\n")
 
 
 def test_an_interrupt_that_hits_a_worker_s_thread_is_one_too(tmp_path):
