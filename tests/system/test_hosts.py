@@ -170,7 +170,9 @@ class Local:
     return history
 
   def bottlenecks_of(self, images: Path, *trunk: str) -> Path:
-    return self._run(bottlenecks.run, f"bottlenecks-{images.name}-{len(trunk)}", embed(images, *trunk))
+    # In a process of its own: OpenVINO numbers a model's operations on from those that the process converted before.
+    run = _in_own_process if trunk else bottlenecks.run
+    return self._run(run, f"bottlenecks-{images.name}-{len(trunk)}", embed(images, *trunk))
 
   def _run(self, run: Callable, name: str, argv: list[str], engine: Sequence[str] = ONE_WORKER) -> Path:
     if not (self.work / name).exists():
@@ -178,6 +180,10 @@ class Local:
       assert run([*argv, f"--output={self.work / name}", *engine]) == ExitCode.DONE
       print(f"{name} took {time.monotonic() - began:.0f} s on this machine alone")
     return self.work / name
+
+
+def _in_own_process(argv: Sequence[str]) -> int:
+  return subprocess.run([*_CLI, "bottlenecks", *argv]).returncode
 
 
 def write_idx(folder: Path, training: int, testing: int) -> Path:
