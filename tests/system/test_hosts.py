@@ -46,8 +46,6 @@ files.use_options(PipelineOptions(flags=sys.argv[3:]))
 for name in sys.argv[2].split():
   transfer.put_folder(f"{sys.argv[1]}/{name}", f"s3://bucket/{name}")
 """
-
-
 _ASK = [
   *(sys.executable, "-Sc"),
   """
@@ -170,8 +168,8 @@ class Local:
     return history
 
   def bottlenecks_of(self, images: Path, *trunk: str) -> Path:
-    # In a process of its own: OpenVINO numbers a model's operations on from those that the process converted before.
-    run = _in_own_process if trunk else bottlenecks.run
+    # In a process of its own: OpenVINO's names have numbers that go on from what the process converted before.
+    run = (lambda argv: subprocess.run([*_CLI, "bottlenecks", *argv]).returncode) if trunk else bottlenecks.run
     return self._run(run, f"bottlenecks-{images.name}-{len(trunk)}", embed(images, *trunk))
 
   def _run(self, run: Callable, name: str, argv: list[str], engine: Sequence[str] = ONE_WORKER) -> Path:
@@ -180,10 +178,6 @@ class Local:
       assert run([*argv, f"--output={self.work / name}", *engine]) == ExitCode.DONE
       print(f"{name} took {time.monotonic() - began:.0f} s on this machine alone")
     return self.work / name
-
-
-def _in_own_process(argv: Sequence[str]) -> int:
-  return subprocess.run([*_CLI, "bottlenecks", *argv]).returncode
 
 
 def write_idx(folder: Path, training: int, testing: int) -> Path:
