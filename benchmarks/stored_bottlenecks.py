@@ -187,7 +187,7 @@ def run(argv: Sequence[str]) -> int:
   parser.add_argument("--labels", type=int, default=10, help="how many labels (default %(default)d)")
   parser.add_argument("--widen", metavar="DIR", help="what `bottlenecks` wrote, of ten labels: widened")
   flags = parser.parse_args(argv)
-  # Prepared, as `bottlenecks` would have it: without that, evaluation would load the exported model for its head alone.
+  # Prepared, as `bottlenecks` would have it.
   trunk = prepare(load_trunk(flags.trunk, flags.trunk_weights), Variant(OPENVINO if has_openvino() else TENSORFLOW))
   counts = {TRAINING: flags.training, TESTING: flags.testing, VALIDATION: flags.validation}
   labels = [str(number).zfill(len(str(flags.labels - 1))) for number in range(flags.labels)]
