@@ -46,6 +46,8 @@ files.use_options(PipelineOptions(flags=sys.argv[3:]))
 for name in sys.argv[2].split():
   transfer.put_folder(f"{sys.argv[1]}/{name}", f"s3://bucket/{name}")
 """
+
+
 _ASK = [
   *(sys.executable, "-Sc"),
   """

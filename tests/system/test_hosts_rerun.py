@@ -1,8 +1,6 @@
-"""A job over hosts that fails when one of them goes silent, and the same command after it."""
+"""A job over hosts that fails when one goes silent, and the same command after it; Spark gives the work to others."""
 
 from __future__ import annotations
-
-import pytest
 
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from tests.system.engine_suite import assert_same, needs_engines
@@ -11,10 +9,9 @@ from tests.system.test_hosts import BOUND_SECS, Local, cut, embed, needs_hosts, 
 
 @needs_engines
 @needs_hosts
-@pytest.mark.parametrize("engine", [pytest.param("flink", id="flink-2-on_request")])  # Spark gives the work to others
-def test_a_job_that_fails_says_so_and_the_next_goes_on(engine, tmp_path):
+def test_on_request_a_job_that_fails_says_so_and_the_next_goes_on(tmp_path):
   local = Local(tmp_path)
-  with up(engine, tmp_path / "hosts", retries=0) as lab:
+  with up("flink", tmp_path / "hosts", retries=0) as lab:
     job = cut(lab, local, "worker1", "failed")
     printed, _ = job.communicate(timeout=BOUND_SECS)
     assert job.returncode == ExitCode.FAILED, printed
@@ -27,4 +24,4 @@ def test_a_job_that_fails_says_so_and_the_next_goes_on(engine, tmp_path):
     lab.run("bottlenecks", *embed("s3://bucket/many"), "--output=s3://bucket/failed")
     assert_same(lab.bucket / "failed", local.bottlenecks_of(local.many), has_same_inputs=False)
     assert finished
-    assert finished == {path: path.stat().st_mtime_ns for path in finished}  # computed once
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}  # not written again

@@ -116,7 +116,7 @@ def test_the_vocabulary_has_the_label_lists_order(analyzed):
   ("rows", "dimensions", "labels"),
   [
     (2100, 6, _LABELS),  # the shape that the tests above have made a template of
-    (15, 512, ["é", 'a "b"', "c\\d", "[x]*", "日本", "e, f"]),
+    (15, 2048, ["é", 'a "b"', "c\\d", "[x]*", "日本", "e, f"]),
     (150, 21, [str(number) for number in range(130)]),
   ],
 )
