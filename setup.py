@@ -115,6 +115,8 @@ setuptools.setup(
       "kubernetes-validate>=1.37,<2",
       # The pages of `make docs`.
       "mkdocs-material>=9.8,<10",
+      # Of mkdocs-material: 13 wants Python 3.11.5, and Debian 12 has 3.11.2.
+      "pymdown-extensions<13",
       "mypy>=2.4,<3",
       "pre-commit>=4.7,<5",
       "pytest>=9.2,<10",

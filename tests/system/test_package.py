@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import functools
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from beam_retrain.transforms.core.images.idx import encode_idx
 from tests.conftest import DigitsRun
@@ -86,6 +89,20 @@ def test_the_metadata_is_complete(packed):
   assert {"fast", "aws", "heic", "serve", "dev"} == set(metadata.get_all("Provides-Extra"))
   assert "beam_retrain/py.typed" in packed.wheel
   assert any(name.endswith("LICENSE") for name in packed.wheel)
+
+
+def test_constraints_can_be_installed_on_the_first_release_of_each_python():
+  pins = {}
+  for line in (ROOT / "constraints.txt").read_text().splitlines()[1:]:
+    requirement = Requirement(line)
+    if requirement.marker is None or requirement.marker.evaluate():
+      pins[requirement.name] = str(requirement.specifier)
+  # As `[dev]` is installed here; a pin that was changed since is looked at once it is installed.
+  found = [each for each in importlib.metadata.distributions() if pins.get(each.name) == f"=={each.version}"]
+  assert len(found) > 100
+  first = f"{sys.version_info.major}.{sys.version_info.minor}.0"
+  refuse = {each.name: wanted for each in found if (wanted := each.metadata["Requires-Python"])}
+  assert {name: wanted for name, wanted in refuse.items() if first not in SpecifierSet(wanted)} == {}
 
 
 def test_what_is_packed_are_files_and_no_links(packed):
