@@ -37,11 +37,12 @@ from beam_retrain.pipelines.engines.runners import (
   runner_name,
   runner_of,
 )
+from beam_retrain.pipelines.models.trunk_sources import check_handle
 from beam_retrain.pipelines.requests.doctor import DATAFLOW_SECS, SECS, DoctorRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
-from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, INCEPTION_V3, TRUNK_HELP
+from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED
 from beam_retrain.transforms.core.system.machine import available_cores
 from beam_retrain.transforms.io import files
 
@@ -151,9 +152,8 @@ def _trunk_bytes(handle: str) -> int | None:
     return os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):
     return sum(file.size_bytes for file in files.match_in(files.absolute(handle), "**"))
-  if handle == INCEPTION_V3 or ":" in handle:
-    return None
-  raise InputError(f"--trunk {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
+  check_handle(handle)
+  return None
 
 
 @contextlib.contextmanager

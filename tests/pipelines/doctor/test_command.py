@@ -238,10 +238,11 @@ def test_no_job_is_sent_to_an_engine_that_cannot_be_had(capsys):
   assert not any("tiny job" in line for line in lines)
 
 
-def test_a_trunk_that_is_none_is_wrong_usage(capsys):
-  assert main(["doctor", "--trunk=/nowhere"]) == 2
+@pytest.mark.parametrize("trunk", ["/nowhere", "kears:InceptionV3"])
+def test_a_trunk_that_is_none_is_wrong_usage(capsys, trunk):
+  assert main(["doctor", f"--trunk={trunk}"]) == 2
   assert capsys.readouterr().err.startswith(
-    "beam-retrain: --trunk /nowhere is neither a folder nor a TF Hub handle: give "
+    f"beam-retrain: --trunk {trunk} is neither a folder nor a TF Hub handle: give "
   )
 
 
