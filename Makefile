@@ -23,7 +23,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(INSTALLED): constraints.txt setup.py
-	@echo "Making $(VENV) with $(PYTHON) from constraints.txt: a few minutes, 4 GB."
+	@echo "Making $(VENV) with $(PYTHON) from constraints.txt: two or three minutes, 4 GB."
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
 	  || $(call FAIL,Python 3.11 to 3.13 is needed and $(PYTHON) is not: say where it is with PYTHON=/path/to/python3.11)
 	@$(PYTHON) -m venv $(VENV) \

@@ -87,6 +87,8 @@ def dispatch(argv: Sequence[str]) -> int:
     sys.stdout.write(complete_in(argv[0].partition("=")[2] or " ".join(argv[1:])))
     return 0
   command, *rest = argv
+  if command.startswith("-"):
+    raise InputError(f"{command} stands behind the command, as in `beam-retrain run {' '.join(argv)}`.")
   if command not in COMMANDS:
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     remedy = f"the nearest is `beam-retrain {near[0]}`" if near else "`beam-retrain --help` lists them"

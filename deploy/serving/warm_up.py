@@ -18,6 +18,9 @@ def main() -> None:
   parser.add_argument("version", type=pathlib.Path, help="a copy of the saved_model, as models/flowers/1")
   parser.add_argument("images", type=pathlib.Path, nargs="+", help="of sizes as they will come; one request each")
   arguments = parser.parse_args()
+  for needed in (arguments.version / "saved_model.pb", *arguments.images):
+    if not needed.is_file():
+      parser.error(f"{needed} is no file: give a copy of the saved_model, and images.")
   load_tensorflow()  # without its words about this machine
   import tensorflow as tf
   from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -33,7 +36,7 @@ def main() -> None:
       request.inputs["key"].CopyFrom(tf.make_tensor_proto([image.name]))
       log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
       writer.write(log.SerializeToString())
-  print(f"{file}: {len(arguments.images)} requests")
+  print(f"{file}: {len(arguments.images)} request{'s' * (len(arguments.images) != 1)}")
 
 
 if __name__ == "__main__":

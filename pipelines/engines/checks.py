@@ -28,6 +28,7 @@ from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.system.imports import OWN_JOB
 
 _SECS, _IMPORT_SECS = 5.0, 60.0
+_EXCLUDES = "-Dspark.excludeOnFailure.enabled=true"
 # Neither Beam nor Flink goes through a proxy to a cluster.
 WITHOUT_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -201,9 +202,10 @@ def _check_workers(options: JobOptions) -> Iterator[Finding]:
   kind, config = runners.environment_of(options), options.environment_config or ""
   thing = f"--environment_type={kind}"
   cache_millis = int(options.environment_cache_millis)
-  if cache_millis > 0 and runners.runner_of(options) == SPARK and not is_embedded(options):
+  excludes = _EXCLUDES in (options.job_server_jvm_properties or ())
+  if cache_millis > 0 and runners.runner_of(options) == SPARK and not is_embedded(options) and not excludes:
     cause = "Spark retries a failed task with the cached worker, even a dead one"
-    remedy = "leave it out if workers may die; each stage then loads the trunk again"
+    remedy = f"if workers may die, add --job_server_jvm_properties={_EXCLUDES}, as deploy/engines/cluster.py does"
     yield warning(f"--environment_cache_millis={cache_millis}", cause, remedy)
   if kind == runners.LOOPBACK:
     if remote_master(options):

@@ -67,6 +67,7 @@ class JobRequest(Request):
         raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
       paths[name] = files.absolute(path) if isinstance(path, str) else tuple(map(files.absolute, path))
       if name in _MODELS:
+        files.check_reachable([paths[name]])
         paths[name] = find_output(paths[name], "train", files)
     return dataclasses.replace(self, **paths)
 

@@ -127,8 +127,15 @@ class Server:
         *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
       ],
       middleware=[Middleware(Guard, access=self.access, count=self._count)],
-      exception_handlers={HTTPException: _as_json},
+      exception_handlers={HTTPException: self._as_json},
     )
+
+  async def _as_json(self, request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    detail = error.detail
+    if detail == HTTPStatus.NOT_FOUND.phrase:  # Starlette's own
+      detail = f"there is no such address; the model's is /v1/models/{self.name}."
+    return JSONResponse({"error": detail}, error.status_code, error.headers)
 
   def _count(self, method: str, status: int) -> None:
     known = method if method in ("GET", "POST") else "other"
@@ -311,9 +318,3 @@ class Server:
     yield "serve_images_total", {}, self.batches.images
     yield "serve_batches_total", {}, self.batches.batches
     yield "serve_waiting_images", {}, self.batches.waiting
-
-
-async def _as_json(request: Request, error: Exception) -> Response:
-  assert isinstance(error, HTTPException)
-  detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else f"{error.detail}."
-  return JSONResponse({"error": detail}, error.status_code, error.headers)

@@ -85,7 +85,8 @@ def _read_token(given: str | None) -> str | None:
     try:
       token = local_files.read_bytes(given[1:]).decode().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
-      raise InputError(f"the token cannot be read from {given[1:]} ({error}): give another file.") from error
+      cause = getattr(error, "strerror", None) or error
+      raise InputError(f"the token cannot be read from {given[1:]} ({cause}): give another file.") from error
   if token is not None and (len(token) < MIN_TOKEN or not token.isascii()):
     raise InputError(f"the token needs at least {MIN_TOKEN} ASCII characters: take one of `openssl rand -hex 16`.")
   return token

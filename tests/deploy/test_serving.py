@@ -40,6 +40,16 @@ def test_the_warm_up_requests_are_taken_by_the_signature(version, small_images):
     assert answer["label"].numpy().tolist() == [image.parent.name.encode()]
 
 
+@pytest.mark.parametrize(("folder", "image"), [("1", "nowhere.jpg"), ("nowhere", "black/1.png")])
+def test_a_warm_up_of_what_is_not_there_is_one_sentence(version, small_images, folder, image):
+  script = [sys.executable, str(ROOT / "deploy" / "serving" / "warm_up.py")]
+  given = [str(version.parent / folder), str(small_images / image)]
+  ended = subprocess.run([*script, *given], capture_output=True, text=True, check=False)
+  assert ended.returncode == 2
+  assert " is no file: give " in ended.stderr
+  assert "Traceback" not in ended.stderr
+
+
 def test_the_body_that_curl_sends_is_taken_by_the_signature(version, small_images, tmp_path):
   (data,) = re.findall(r'^curl --data (".*") localhost', (ROOT / "deploy" / "README.md").read_text(), re.MULTILINE)
   shutil.copy(small_images / "white" / "0.jpg", tmp_path / "photo.jpg")

@@ -142,6 +142,11 @@ def test_no_path_reaches_a_file(server, path):
   assert set(answer.json) == {"error"}
 
 
+def test_another_model_s_address_is_answered_with_this_one_s(server):
+  said = server.ask("/v1/models/other:predict", b"{}").json["error"]
+  assert said == "there is no such address; the model's is /v1/models/model."
+
+
 def test_each_answer_forbids_what_a_page_does_not_need(server):
   for path in ("/", "/healthz", "/nowhere", "/static/style.css"):
     headers = {name.lower(): value for name, value in server.ask(path).headers.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import re
 import socket
 import sys
 import threading
@@ -69,6 +70,18 @@ def test_an_engine_that_can_be_had_is_not_refused(flink, spark):
     loopback = "--environment_type=LOOPBACK"
     assert said_of(*spark, f"--spark_master_url=spark://nobody.invalid:1,{address}", loopback) == []
     assert said_of("--runner=PortableRunner", f"--job_endpoint={address}", loopback) == []
+
+
+def test_a_dead_worker_of_spark_is_warned_of_unless_its_executor_is_excluded(spark):
+  with socket.socket() as master:
+    master.bind(("127.0.0.1", 0))
+    master.listen()
+    address = f"--spark_master_url=spark://127.0.0.1:{master.getsockname()[1]}"
+    cached = [*spark, address, "--environment_type=LOOPBACK", "--environment_cache_millis=60000"]
+    (said,) = said_of(*cached)
+    assert said.startswith("warning: --environment_cache_millis=60000: Spark retries a failed task with the cached ")
+    (remedy,) = re.findall(r"add (\S+),", said)
+    assert said_of(*cached, remedy) == []
 
 
 def test_without_java(flink):

@@ -72,6 +72,13 @@ def test_s3_that_does_not_answer(told, closed, silent, tmp_path):
     assert said == f"s3://b/a cannot be reached: {cause}"
 
 
+@pytest.mark.parametrize("more", [("evaluate", "--output=o"), ("reevaluate", "--history=n")])
+def test_a_model_on_s3_that_does_not_answer(told, closed, tmp_path, monkeypatch, more):
+  monkeypatch.chdir(tmp_path)
+  said = told(_SOMEBODY, more[0], "--model=s3://b/m", "--input=i", more[1], f"--s3_endpoint_url={closed}")
+  assert said.startswith(f"s3://b/m cannot be reached: {closed} does not answer: ")
+
+
 def test_the_command_line_prints_the_sentence_alone(closed, tmp_path):
   ended = subprocess.run(
     [
@@ -115,7 +122,7 @@ for command, output in (("reevaluate", "history"), ("evaluate", "output")):
   command = [sys.executable, "-c", code]
   environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
   ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-  needs = f"s3://b/m/info.json needs packages that are not installed: {install_command('aws')}."
+  needs = f"s3://b/m needs packages that are not installed: {install_command('aws')}."
   assert ended.stderr == f"beam-retrain: {needs}\n" * 2
   assert ended.stdout.split() == [str(ExitCode.FAILED)] * 2
 

@@ -61,6 +61,9 @@ class ArgumentParser(argparse.ArgumentParser):
       return super().parse_known_args(args, namespace)
     set_level(Level.NORMAL)
     args = expand(self, args)
+    if "--print_config" in args:  # of part of the flags, too: the rest comes from the command line
+      for action in self._actions:
+        action.required = False
     parsed = super().parse_known_args(args, namespace)
     if "--print_config" in args:
       argv = without_secrets(one for one in args if one != "--print_config")

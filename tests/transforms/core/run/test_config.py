@@ -125,3 +125,10 @@ def test_print_config_does_nothing_else(capsys, tmp_path, monkeypatch, write):
   assert "secret" not in shown
   assert [path.name for path in Path.cwd().iterdir()] == ["my.toml"]
   assert cli.main(["doctor", "--print_config", "--timeout_sec=3"]) == 2
+
+
+def test_print_config_takes_a_part_of_the_flags(capsys):
+  with pytest.raises(SystemExit) as left:
+    cli.main(["train", "--input=bottlenecks", "--print_config"])
+  assert left.value.code == 0
+  assert tomllib.loads(capsys.readouterr().out) == {"input": "bottlenecks"}
