@@ -4,7 +4,7 @@ import pytest
 
 from beam_retrain.pipelines.predict import choose_serving
 from beam_retrain.pipelines.serve.batches import Batches, BusyError, load_sizes
-from beam_retrain.transforms.core.models.inference import PLAIN_MEGAPIXELS, Inferred
+from beam_retrain.transforms.core.models.inference import PLAIN_PIXELS, Inferred
 from beam_retrain.transforms.core.records.quarantine import MAX_PIXELS, Quarantined
 from beam_retrain.transforms.core.run.output_folder import read_info
 
@@ -70,8 +70,8 @@ def test_what_a_client_no_longer_wants_is_not_computed(models, images):
 
 def test_no_client_waits_for_tensorflow_after_many_images(models, images):
   for model in models.values():
-    model.plain[0] = PLAIN_MEGAPIXELS
+    model.plain[0] = PLAIN_PIXELS
   batches = Batches(models, MAX_PIXELS)
   batches.submit(images[:1]).result()
   batches.close()
-  assert models[min(models)].plain[0] < PLAIN_MEGAPIXELS
+  assert models[min(models)].plain[0] < PLAIN_PIXELS

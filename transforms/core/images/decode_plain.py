@@ -113,9 +113,13 @@ def _resize(pixels: np.ndarray, out: np.ndarray) -> None:
   for start in range(0, len(out), _ROWS):
     part = slice(start, start + _ROWS)
     resized, pair = out[part].reshape(-1, upper.shape[1]), rows.pair[part]
-    lower.take(pair, 0, resized, "clip")  # which writes to `resized`, without a copy
-    resized *= rows.part[part, None]
-    resized += upper.take(pair, 0)
+    if len(upper) == len(out):
+      np.multiply(lower[part], rows.part[part, None], resized)
+      resized += upper[part]
+    else:
+      lower.take(pair, 0, resized, "clip")  # which writes to `resized`, without a copy
+      resized *= rows.part[part, None]
+      resized += upper.take(pair, 0)
     resized *= _SCALE
 
 
@@ -124,7 +128,8 @@ def _across(rows: np.ndarray, columns: _Weights) -> np.ndarray:
   # `take` with a bound is several times as fast as an index.
   left = rows.take(columns.first, 1, mode="clip").astype(np.float32)
   right = rows.take(columns.second, 1, mode="clip") - left
-  right = right.take(columns.pair, 1, mode="clip")
+  if left.shape[1] < len(columns.pair):  # else each output place has a pair of its own, as in a large image
+    left, right = (side.take(columns.pair, 1, mode="clip") for side in (left, right))
   right *= columns.part
-  right += left.take(columns.pair, 1, mode="clip")
+  right += left
   return right
