@@ -51,11 +51,13 @@ def _store(path: str) -> ObjectStore:
 
 
 def join(folder: str, *names: str) -> str:
+  check_supported(folder)
   return FileSystems.join(folder, *names)
 
 
 def split(path: str) -> tuple[str, str]:
   """Returns (folder, name)."""
+  check_supported(path)
   return FileSystems.split(path)
 
 

@@ -148,6 +148,17 @@ def test_google_that_does_not_answer(told, closed, silent, tmp_path):
     assert said == "gs://b/o cannot be reached: Google Cloud Storage does not answer: check the network."
 
 
+def test_doctor_says_it_of_google_s_too(closed, tmp_path):
+  command = [sys.executable, "-m", "beam_retrain.pipelines.cli", "doctor", "--output=gs://b/o"]
+  environment = {**os.environ, **NO_GOOGLE, "STORAGE_EMULATOR_HOST": closed, "PYTHONPATH": str(ROOT.parent)}
+  ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+  assert ended.returncode == ExitCode.FAILED
+  said = (
+    "problem: --output gs://b/o: gs://b cannot be reached: Google Cloud Storage does not answer: check the network."
+  )
+  assert said in ended.stdout.splitlines()
+
+
 def test_the_next_command_reads_the_same_server(capsys):
   flags = ["--s3_endpoint_url=http://h", "--s3_disable_ssl", "--s3_secret_access_key=abc"]
   files.use_options(PipelineOptions(flags=flags))
