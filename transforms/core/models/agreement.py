@@ -120,5 +120,6 @@ def _infer_all(load: Callable[[], LoadedModel], sample: Sequence[Image]) -> dict
 
 def infer_good(model: LoadedModel, sample: Sequence[Image]) -> Iterator[Inferred]:
   """Yields the images, of any size, that can be used."""
-  items = infer_images(sample, model, max_pixels=sys.maxsize)
+  # Of a few, TensorFlow computes no more: its padding would cost seconds.
+  items = infer_images(sample, model, batch_size=min(model.batch_size, len(sample)), max_pixels=sys.maxsize)
   return (item for item in items if isinstance(item, Inferred))
