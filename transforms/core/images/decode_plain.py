@@ -7,11 +7,13 @@ Every other image, and every one that a decoder here refuses or warns about, is 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import importlib.util
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,18 +29,22 @@ MISSING_PIXELS = np.array([128], np.float32) * _SCALE
 """The values of pixels that a JPEG lacks: one, as CMYK is not decoded here."""
 
 
-def decode_plain(encoded: Sequence[bytes], input_px: int) -> np.ndarray | None:
+def decode_plain(encoded: Sequence[bytes], input_px: int, threads: int = 1) -> np.ndarray | None:
   """Decodes probed images as `decode.preprocess`: float32 [N, S, S, 3], 0..1.
 
-  Returns None if one of them is left to TensorFlow.
+  Returns None if one of them is left to TensorFlow. As many whole images as `threads` are in memory at a time.
   """
   resized = np.empty((len(encoded), input_px, input_px, 3), np.float32)
-  for row, data in zip(resized, encoded, strict=True):
-    pixels = decode_pixels(data)
-    if pixels is None:
-      return None
-    _resize(pixels, row)
-  return resized
+
+  def decode(place: int) -> bool:
+    pixels = decode_pixels(encoded[place])
+    if pixels is not None:
+      _resize(pixels, resized[place])
+    return pixels is not None
+
+  with ThreadPoolExecutor(threads) if threads > 1 else contextlib.nullcontext() as pool:
+    are_decoded = pool.map(decode, range(len(encoded))) if pool else map(decode, range(len(encoded)))
+    return resized if all(are_decoded) else None
 
 
 def decode_pixels(encoded: bytes) -> np.ndarray | None:

@@ -33,7 +33,7 @@ from beam_retrain.transforms.core.records.schema import Image
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, load_prepared
 from beam_retrain.transforms.core.runtimes.trunk_info import BATCH_SIZE
 from beam_retrain.transforms.core.system.imports import load_tensorflow
-from beam_retrain.transforms.core.system.machine import is_out_of_memory
+from beam_retrain.transforms.core.system.machine import available_cores, is_out_of_memory
 from beam_retrain.transforms.core.system.prefetch import batched, map_ahead, prefetch
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ PLAIN_PIXELS = 2_000 * 299**2
 A photo costs a millisecond more than with TensorFlow at 299 x 299, an image of 28 x 28 pixels a tenth of one.
 """
 _PER_MEGAPIXEL = 299**2  # that it takes as long to interpolate between as to decode a megapixel
+_MOST_DECODERS = 8  # as TensorFlow's in `decode.preprocess`: each holds a whole image
 CALLS_AT_ONCE = 2
 """Batches that a trunk computes at the same time."""
 
@@ -75,6 +76,8 @@ class LoadedModel:
 
   batch_size: int = BATCH_SIZE  # of calls that waste nothing
 
+  decoders: int = 1  # threads that decode large images
+
   # how many pixels `decode_plain` has interpolated between, and what large images count as
   plain: list[int] = dataclasses.field(default_factory=lambda: [0], compare=False)
 
@@ -83,10 +86,10 @@ class LoadedModel:
     # Without `preprocess_alike`, an exported model brings a preprocessing of its own.
     if self.preprocess_alike is None or self.plain[0] >= PLAIN_PIXELS:
       return None
-    for image in images:
-      self.plain[0] += min(image.height, self.input_px) * min(image.width, self.input_px)
-      self.plain[0] += (image.height * image.width >> 20) * _PER_MEGAPIXEL
-    return decode_plain([image.decodable for image in images], self.input_px)
+    between = sum(min(image.height, self.input_px) * min(image.width, self.input_px) for image in images)
+    megapixels = sum(image.height * image.width >> 20 for image in images)
+    self.plain[0] += between + megapixels * _PER_MEGAPIXEL
+    return decode_plain([image.decodable for image in images], self.input_px, self.decoders if megapixels > 1 else 1)
 
   def decode(self, images: Sequence[Image]) -> Any:
     """Returns the input of `infer`; raises if an image cannot be decoded."""
@@ -361,7 +364,11 @@ def decoding_model(input_px: int, infer: Callable[[Any], Outputs], threads: int 
     return decoder(input_px), alike
 
   return LoadedModel(
-    lambda encoded: graphs()[0](_strings(encoded)), infer, input_px, lambda encoded: graphs()[1](_strings(encoded))
+    lambda encoded: graphs()[0](_strings(encoded)),
+    infer,
+    input_px,
+    lambda encoded: graphs()[1](_strings(encoded)),
+    decoders=min(_MOST_DECODERS, threads or available_cores()),
   )
 
 

@@ -116,6 +116,16 @@ def test_large_images_are_left_to_tensorflow_sooner():
   assert model.plain[0] == 2 * (_INPUT_PX**2 + 2 * 299**2)
 
 
+def test_large_images_are_decoded_by_several_threads_to_the_same_bits(tensorflow):
+  rng = np.random.default_rng(4)
+  sides = ((1100, 1200), (28, 28), (1300, 900), (1100, 1000), (75, 75))
+  encoded = [encode(rng.integers(0, 256, (*side, 3), dtype=np.uint8), "JPEG") for side in sides]
+  expected = tensorflow.preprocess(encoded)
+  for threads in (1, 2, 8):
+    np.testing.assert_array_equal(decode_plain(encoded, _INPUT_PX, threads), expected)
+  assert decode_plain([*encoded, b"no image"], _INPUT_PX, 2) is None
+
+
 def test_a_batch_is_filled_without_decoding_a_large_image_again():
   model = decoding_model(_INPUT_PX, lambda pixels: {"pixels": np.asarray(pixels)})
   large = Image("", "", encode(np.random.default_rng(2).integers(0, 256, (1100, 1200), np.uint8), "PNG"))
