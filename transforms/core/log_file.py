@@ -11,20 +11,16 @@ import datetime
 import os
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from beam_retrain.transforms.core import printing
+
+if TYPE_CHECKING:
+  from beam_retrain.transforms.core.run.contents import Files
 
 LOG_FILE = ".beam-retrain.log"
 _MOST_CHARACTERS = 1 << 20
 """Of one command; as many bytes are kept of those before."""
-
-
-class Files(Protocol):
-  def is_local(self, path: str) -> bool: ...
-  def exists(self, path: str) -> bool: ...
-  def read_bytes(self, path: str) -> bytes: ...
-  def write_bytes(self, path: str, data: bytes) -> None: ...
 
 
 class _Log:

@@ -78,7 +78,7 @@ def find_source(
       f"{path} holds files, but no class folders: if it is one class, give the folder above it; or move the images of"
       " each class into a folder named like the class, or list them in a CSV manifest."
     )
-  raise InputError(f"{path} {problem}: give {_join([form.name for form in FORMATS], ', ', ' or ')}.")
+  raise InputError(f"{path} {problem}: give {_either([form.name for form in FORMATS])}.")
 
 
 def find_format(path: str) -> type[Source] | None:
@@ -100,7 +100,7 @@ def _check_not_wrapped(path: str) -> None:
   # A class folder may hold a tar besides its images, but no IDX files.
   if all(inner) or any(form is IdxSource for _, form in found):
     paths = [inside for inside, _ in found]
-    raise InputError(f"{path} holds {found[0][1].name} further below: give {_join(paths, ', ', ' or ')}.")
+    raise InputError(f"{path} holds {found[0][1].name} further below: give {_either(paths)}.")
 
 
 def _find_inner(path: str, depth: int = 1) -> list[tuple[str, type[Source]]]:
@@ -117,5 +117,5 @@ def is_manifest(path: str) -> bool:
   return find_format(path) is ManifestSource
 
 
-def _join(names: Sequence[str], comma: str, last: str) -> str:
-  return f"{comma.join(names[:-1])}{last if names[1:] else ''}{names[-1]}"
+def _either(names: Sequence[str]) -> str:
+  return f"{', '.join(names[:-1])}{' or ' if names[1:] else ''}{names[-1]}"

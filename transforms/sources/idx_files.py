@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple, cast
 
 from beam_retrain.transforms.core.errors import InputError
@@ -58,15 +58,13 @@ class _Found(NamedTuple):
 class IdxFolder:
   """The IDX files that a folder holds, by their names.
 
-  Attributes:
-    name: of the data set, such as `emnist-letters-`; mostly empty.
+  `name`: of the data set, such as `emnist-letters-`; mostly empty.
   """
 
   def __init__(self, path: str):
     """Lists the folder.
 
-    Raises:
-      InputError: it holds several data sets.
+    Raises InputError if it holds several data sets.
     """
     self.path = path
     self._found: dict[tuple[str, str, str], list[_Found]] = {}
@@ -86,8 +84,7 @@ class IdxFolder:
   def find(self, split: str, kind: str) -> IdxFile | None:
     """Returns the file of a split's images or labels, or None.
 
-    Raises:
-      InputError: it is no such file, or there is another with another count.
+    Raises InputError if it is no such file, or there is another with another count.
     """
     found = [one for word in _WORDS[split] for one in sorted(self._found.get((self.name, word, kind), []))]
     if not found:
@@ -204,11 +201,11 @@ def read_blocks(file: IdxFile, items_per_block: int) -> Iterator[bytes]:
     idx.check_end(stored, header, file.path)
 
 
-def read_classes(folder: str, splits: Sequence[str] = (TRAINING, TESTING)) -> list[int]:
+def read_classes(folder: str) -> list[int]:
   """Returns the numbers of all classes of a folder's labels, sorted."""
   found: set[int] = set()
   idx_folder = IdxFolder(folder)
-  for split in splits:
+  for split in (TRAINING, TESTING):
     if file := idx_folder.find(split, "labels"):
       for block in read_blocks(file, 1 << 16):
         found.update(idx.decode_labels(block, file.header))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 import heapq
 import itertools
 import math
@@ -153,31 +154,26 @@ def split_by_hash(key: str, percentages: SplitPercentages | None) -> str:
   return TRAINING if split == VALIDATION else split
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class AssignShards(beam.PTransform):
   """Lists images and assigns them to shards by key.
 
   PCollection[what `list_images` takes] -> PCollection[Shard]. Only names are shuffled, and in blocks: an image is no
   element of its own, which would cost more than to list it.
-
-  Attributes:
-    list_images: from an element to (the source's own split or None, image) of each image in it.
-    splits, percentages: see `assign_splits`.
-    images_per_shard: an average.
   """
 
-  def __init__(
-    self,
-    list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]],
-    splits: Collection[str],
-    percentages: SplitPercentages | None,
-    images_per_shard: int = IMAGES_PER_SHARD,
-  ):
+  # From an element to (the source's own split or None, image) of each image in it
+  list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]]
+  splits: Collection[str]  # see `assign_splits`
+  percentages: SplitPercentages | None
+  images_per_shard: int = IMAGES_PER_SHARD  # an average
+
+  def __post_init__(self) -> None:
     super().__init__()
-    self._pack = _PackImages(list_images, frozenset(splits), percentages)
-    self._images_per_shard = images_per_shard
 
   def expand(self, places: beam.PCollection) -> beam.PCollection:
-    blocks = places | "PackImages" >> beam.ParDo(self._pack)  # (split, count, packed images)
+    pack_images = _PackImages(self.list_images, frozenset(self.splits), self.percentages)
+    blocks = places | "PackImages" >> beam.ParDo(pack_images)  # (split, count, packed images)
     totals = (
       blocks
       | "CountImages" >> beam.MapTuple(lambda split, count, _: (split, count))
@@ -186,32 +182,26 @@ class AssignShards(beam.PTransform):
     )
     return (
       blocks
-      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self._images_per_shard)
+      | "AssignShard" >> beam.FlatMap(_assign_shards, totals=beam.pvalue.AsDict(totals), size=self.images_per_shard)
       # ((split, index, of), packed images)
       | "GroupShards" >> beam.GroupByKey()
       | "MakeShard" >> beam.MapTuple(_make_shard)
     )  # Shard
 
 
+@dataclasses.dataclass(eq=False)
 class _PackImages(beam.DoFn):
   """What `list_images` takes -> (split, count, packed images)."""
 
-  def __init__(
-    self,
-    list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]],
-    splits: frozenset[str],
-    percentages: SplitPercentages | None,
-  ) -> None:
-    self._list_images = list_images
-    self._splits = splits
-    self._percentages = percentages
-    self._waiting: dict[str, list[ListedImage]] = {}
+  list_images: Callable[[Any], Iterable[tuple[str | None, ListedImage]]]
+  splits: frozenset[str]
+  percentages: SplitPercentages | None
 
   def start_bundle(self) -> None:
-    self._waiting = defaultdict(list)
+    self._waiting: dict[str, list[ListedImage]] = defaultdict(list)
 
   def process(self, place: Any) -> Iterator[tuple[str, int, bytes]]:
-    for split, image in assign_splits(self._list_images(place), self._splits, self._percentages):
+    for split, image in assign_splits(self.list_images(place), self.splits, self.percentages):
       waiting = self._waiting[split]
       waiting.append(image)
       if len(waiting) >= IMAGES_PER_BLOCK:

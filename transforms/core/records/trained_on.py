@@ -67,11 +67,6 @@ class TrainedOn:
     place = self.starts.searchsorted(start)
     return bool(place < len(self.starts) and self.starts[place] == start)
 
-  @property
-  def error(self) -> float:
-    """Probability, 0..1, that another image is taken for one of these."""
-    return len(self.starts) / 256**self.width
-
   def encode(self) -> bytes:
     """Returns the contents of `trained_on.bin`."""
     starts = self.starts.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - self.width :]

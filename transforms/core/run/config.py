@@ -29,6 +29,7 @@ _NEAR = 0.8  # of difflib's ratio
 _LEAST_BEGINNING = len("--out")
 
 Value = str | int | float | bool | list[str]
+_PLACE = "images"  # key of what belongs to no flag
 _SWITCHES = ("--quiet", "--verbose", "--print_config")
 _SHORT = {"-q": "--quiet", "-v": "--verbose"}
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,17})(\.\d+)?")
@@ -128,21 +129,17 @@ def _has_places(by_flag: Mapping[str, argparse.Action], given: Sequence[str]) ->
   return False
 
 
-def to_toml(command: str, argv: Iterable[str], place: str = "images") -> str:
-  """Returns the TOML of a command line, or "" without flags.
-
-  Args:
-    place: key of what belongs to no flag.
-  """
+def to_toml(command: str, argv: Iterable[str]) -> str:
+  """Returns the TOML of a command line, or "" without flags."""
   flags: dict[str, list[str | bool]] = {}
-  for name, value in _given(argv, place):
+  for name, value in _given(argv):
     if f"--{name}" not in _SWITCHES:  # how much is printed is no part of a run
       flags.setdefault(name, []).append(value)
   lines = [f"# beam-retrain {command} --config THIS_FILE"] if flags else []
   for name, values in flags.items():
     if any(value == HIDDEN or not _is_text(value) for value in values):
       lines.append(f"# --{name} is not kept here: give it on the command line")
-    elif len(values) == 1 and name != place:
+    elif len(values) == 1 and name != _PLACE:
       lines.append(f"{name} = {_literal(values[0])}")
     else:
       lines.append(f"{name} = [{', '.join(map(_literal, values))}]")
@@ -155,14 +152,14 @@ def to_toml_of(command_line: str) -> str:
   return to_toml(command, argv)
 
 
-def _given(argv: Iterable[str], place: str) -> Iterator[tuple[str, str | bool]]:
+def _given(argv: Iterable[str]) -> Iterator[tuple[str, str | bool]]:
   """Yields each flag with its value; a switch is True."""
   rest = [_SHORT.get(argument, argument) for argument in argv]
   while rest:
     argument = rest.pop(0)
     name, equals, value = argument.partition("=")
     if not argument.startswith("--"):
-      yield place, argument
+      yield _PLACE, argument
     elif equals:
       yield name.removeprefix("--"), value
     elif name in _SWITCHES or not rest or (rest[0].startswith("-") and not _NUMBER.fullmatch(rest[0])):

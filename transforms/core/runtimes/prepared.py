@@ -84,8 +84,7 @@ def check_prepared(folder: str, trunk: TrunkInfo) -> None:
   info = read_prepared_info(folder)
   if info.fingerprint != trunk.fingerprint:
     raise InputError(f"{folder} is not the trunk {trunk} any more, but {info.fingerprint[:12]}: {REWRITE}.")
-  if path := _damaged_file(folder, info):
-    raise InputError(f"{path} is damaged or missing: {REWRITE}.")
+  _check_files(folder, info)
 
 
 def is_intact(folder: str, trunk: TrunkInfo) -> bool:
@@ -105,13 +104,12 @@ def foreign_reason(folder: str) -> str:
   return info.variant.unsupported_reason()
 
 
-def _damaged_file(folder: str, info: PreparedInfo) -> str:
-  """Returns the path of the first damaged or missing file, or ""."""
+def _check_files(folder: str, info: PreparedInfo) -> None:
+  """Raises InputError for a damaged or missing file."""
   for name, digest in info.files.items():
     path = os.path.join(folder, os.path.basename(name))
     if not os.path.exists(path) or local_files.sha256(path) != digest:
-      return path
-  return ""
+      raise InputError(f"{path} is damaged or missing: {REWRITE}.")
 
 
 def import_runtime(name: str, threads: int = 0) -> Any:
@@ -132,8 +130,7 @@ def load_prepared(folder: str, threads: int = 0, batch_size: int = 0) -> Prepare
   info = read_prepared_info(folder)
   if reason := info.variant.unsupported_reason():
     raise InputError(f"the trunk {folder} was prepared for {info.variant}, not for {platform.node()}: {reason}.")
-  if path := _damaged_file(folder, info):
-    raise InputError(f"{path} is damaged or missing: {REWRITE}.")
+  _check_files(folder, info)
   runtime = import_runtime(info.variant.runtime, threads)
   batch_size = batch_size or default_batch(info.variant.runtime, info.input_px)
   try:
