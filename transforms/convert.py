@@ -44,27 +44,16 @@ class _Encoded(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ConvertShard(ShardTask):
-  """Writes a shard's images as files and yields their records.
+  """Writes a shard's images as files and yields their records."""
 
-  Attributes:
-    output: image files go to `output/{path}.{extension}`, see `OutputName`.
-    formats: at least one of `FORMATS`. Records hold PNG if PNG is given without JPG, else JPEG.
-    labels: class index -> label.
-    quality: of JPEGs, 1 to 100.
-    alpha: what may be seen through transparent pixels, one of `ALPHAS`.
-    max_pixels: largest height x width that is decoded.
-    clashing: keys whose images would have one name.
-    threads: that decode and encode images, except those of IDX files.
-  """
-
-  output: str
-  formats: tuple[str, ...]
-  labels: tuple[str, ...]
-  quality: int = DEFAULT_QUALITY
-  alpha: str = ALPHAS[0]
-  max_pixels: int = MAX_PIXELS
-  clashing: frozenset[str] = frozenset()
-  threads: int = 1
+  output: str  # image files go to `output/{path}.{extension}`, see `OutputName`
+  formats: tuple[str, ...]  # of `FORMATS`; records hold PNG if PNG is given without JPG, else JPEG
+  labels: tuple[str, ...]  # class index -> label
+  quality: int = DEFAULT_QUALITY  # of JPEGs, 1 to 100
+  alpha: str = ALPHAS[0]  # what may be seen through transparent pixels, one of `ALPHAS`
+  max_pixels: int = MAX_PIXELS  # largest height x width that is decoded
+  clashing: frozenset[str] = frozenset()  # keys whose images would have one name
+  threads: int = 1  # that decode and encode images, except those of IDX files
   _written: list[tuple[str, int, str]] = dataclasses.field(default_factory=list, init=False, compare=False)
 
   @property

@@ -42,15 +42,12 @@ class AnalyzeBottlenecks(beam.PTransform):
 
   PCollection[ShardReport] -> PCollection of its path. Reads the training shards again, so that no vector crosses a
   shuffle. The result is the same for any number of workers.
-
-  Attributes:
-    labels: class index -> label; the order of the vocabulary.
   """
 
   records_folder: str
   output: str
   trunk: TrunkInfo
-  labels: Sequence[str]
+  labels: Sequence[str]  # class index -> label; the order of the vocabulary
 
   def expand(self, reports: beam.PCollection) -> beam.PCollection:
     moments = (

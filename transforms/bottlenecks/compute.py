@@ -131,8 +131,7 @@ class ComputeBottlenecks(beam.PTransform):
   ) -> beam.PCollection:
     """Adds analysis, audit and ledger; returns a PCollection of one `Stats`.
 
-    Args:
-      variants: PCollection of one dict, `Stats.distorted`, if there are distortions.
+    `variants`: PCollection of one dict, `Stats.distorted`, if there are distortions.
     """
     transform = reports | "Analyze" >> AnalyzeBottlenecks(
       records_folder=self.records_folder,

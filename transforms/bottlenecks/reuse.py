@@ -57,25 +57,16 @@ _OWN_RUN = sys.maxsize  # ranks last: finished shards of a killed run without re
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class EmbedOnlyNew(beam.PTransform):
-  """Writes bottleneck records: PCollection[Shard] -> PCollection[ShardReport].
+  """Writes bottleneck records: PCollection[Shard] -> PCollection[ShardReport]."""
 
-  Attributes:
-    handler: the trunk; loaded only for new images.
-    stores: from `find_stores`; the first that has an image is used.
-    fresh_folder: for the bottlenecks of new images, from which a killed run resumes. Delete it at the end.
-    request: digest of everything but the images that determines the bytes; independent of the stores.
-    checked: a PCollection that must be computed before any work starts.
-    images_per_shard: maximum of new images in a fresh shard, unless one planned shard has more.
-  """
-
-  handler: ImageModelHandler
+  handler: ImageModelHandler  # the trunk; loaded only for new images
   labels: Sequence[str]
-  stores: Sequence[str]
+  stores: Sequence[str]  # from `find_stores`; the first that has an image is used
   output: str
-  fresh_folder: str
-  request: str
-  checked: beam.PCollection | None = None
-  images_per_shard: int = IMAGES_PER_SHARD
+  fresh_folder: str  # for the bottlenecks of new images, from which a killed run resumes; delete it at the end
+  request: str  # digest of everything but the images that determines the bytes; independent of the stores
+  checked: beam.PCollection | None = None  # computed before any work starts
+  images_per_shard: int = IMAGES_PER_SHARD  # at most, unless one planned shard has more new ones
 
   def expand(self, shards: beam.PCollection) -> beam.PCollection:
     placed, carried = self._place(shards)

@@ -72,13 +72,12 @@ def find_stores(
 ) -> list[str]:
   """Returns the stores in some folders, in order, each once.
 
+  Raises InputError if a folder has no finished store with records of this trunk and preprocessing.
+
   Args:
     folders: stores, or folders of stores.
     fingerprint: of the current trunk; `preprocessing` is the current version.
     may_be_imported: whether to accept bottlenecks of `retrain.py` (`--bottleneck_dir`).
-
-  Raises:
-    InputError: a folder has no finished store with records of this trunk and preprocessing.
   """
   stores = dict(_find_store(folder, fingerprint, preprocessing) for folder in folders)
   for path, info in stores.items():
@@ -144,10 +143,7 @@ def record_files(store: str) -> list[str]:
 def locate_bottlenecks(path: str) -> Iterator[tuple[bytes, int]]:
   """Yields (SHA-256 of the image, 32 bytes; start byte) for each record.
 
-  Reads and checks every byte.
-
-  Raises:
-    DamagedError: the file is damaged, or has other contents.
+  Reads and checks every byte. Raises DamagedError if the file is damaged, or has other contents.
   """
   with files.open_to_read(path) as file:
     for position, record in locate_records(file, path):

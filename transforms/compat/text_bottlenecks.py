@@ -37,22 +37,14 @@ _SAMPLES_PER_FOLDER, _SAMPLES = 4, 64
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-  """The text bottlenecks of one module in a folder.
+  """The text bottlenecks of one module in a folder."""
 
-  Attributes:
-    folder: `retrain.py`'s `--bottleneck_dir`.
-    module: as in file names; empty if they have none.
-    is_of_trunk: whether the module is named like the trunk.
-    fingerprint: of names, sizes and times, 64 hex digits; changed files make another request.
-    first: some of their paths.
-  """
-
-  folder: str
-  module: str
-  is_of_trunk: bool
+  folder: str  # `retrain.py`'s `--bottleneck_dir`
+  module: str  # as in file names; empty if they have none
+  is_of_trunk: bool  # whether the module is named like the trunk
   count: int
-  fingerprint: str
-  first: tuple[str, ...]
+  fingerprint: str  # of names, sizes and times, 64 hex digits; changed files make another request
+  first: tuple[str, ...]  # some of their paths
 
   def path_of(self, key: str) -> str:
     return files.join(self.folder, text_name(key, self.module))

@@ -82,8 +82,7 @@ class Correction(NamedTuple):
 def read_rows(lines: Iterable[str], source: str) -> Iterator[tuple[int, ImageId, Correction]]:
   """Yields (line, image, decision) in the file's order; `source` is its path.
 
-  Raises:
-    InputError: it is no `corrections.csv`, or a line is damaged.
+  Raises InputError if it is no `corrections.csv`, or a line is damaged.
   """
   header, rows = open_table(lines, source, _KIND)
   validate_once(header, COLUMNS, source)
@@ -117,28 +116,19 @@ def corrections_csv(decided: Mapping[ImageId, Correction]) -> str:
 
 
 class Corrections(NamedTuple):
-  """What a file corrects.
+  """What a file corrects."""
 
-  Attributes:
-    labels: SHA-256, 32 bytes -> label now; empty for an image of no class.
-    named: key -> SHA-256, 32 bytes, of its images at the time.
-    lines: label now -> a line that gives it.
-    labels_was: of the corrected images at the time.
-    digest: of all that decides something, 64 hex digits; order and notes do not matter.
-  """
-
-  labels: Mapping[bytes, str]
-  named: Mapping[str, tuple[bytes, ...]]
-  lines: Mapping[str, int]
-  labels_was: frozenset[str]
-  digest: str
+  labels: Mapping[bytes, str]  # SHA-256, 32 bytes -> label now; empty for an image of no class
+  named: Mapping[str, tuple[bytes, ...]]  # key -> SHA-256, 32 bytes, of its images at the time
+  lines: Mapping[str, int]  # label now -> a line that gives it
+  labels_was: frozenset[str]  # of the corrected images at the time
+  digest: str  # of all that decides something, 64 hex digits; order and notes do not matter
 
   @classmethod
   def parse(cls, lines: Iterable[str], source: str) -> Corrections:
     """Reads a file; its lines come from `files.read_lines`.
 
-    Raises:
-      InputError: a line is damaged, or two decide differently on the same image.
+    Raises InputError if a line is damaged, or two decide differently on the same image.
     """
     decided: dict[bytes, tuple[str, int]] = {}
     labels: dict[bytes, str] = {}
@@ -178,30 +168,21 @@ class Corrections(NamedTuple):
 
 @dataclasses.dataclass
 class Tally:
-  """What corrections did to some images.
+  """What corrections did to some images."""
 
-  Attributes:
-    relabelled: images whose label changed.
-    met: digits of the SHA-256 of each image that a correction is of.
-    changed: keys of images that were corrected when they had other bytes.
-  """
-
-  relabelled: int = 0
+  relabelled: int = 0  # images whose label changed
+  # Digits of the SHA-256 of each image that a correction is of
   met: list[str] = dataclasses.field(default_factory=list)
+  # Keys of images that were corrected when they had other bytes
   changed: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class Correcting:
-  """Corrects the images of a shard by their bytes, and counts.
+  """Corrects the images of a shard by their bytes, and counts."""
 
-  Attributes:
-    path: of the file, which each worker reads once with `read_lines`.
-    digest: see `Corrections`.
-  """
-
-  path: str
-  digest: str
+  path: str  # of the file, which each worker reads once with `read_lines`
+  digest: str  # see `Corrections`
   read_lines: ReadLines
   tally: Tally = dataclasses.field(default_factory=Tally, compare=False)
 

@@ -26,8 +26,7 @@ _OF_PATHS = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOEN
 class UnknownFlagError(InputError):
   """A command does not have a flag.
 
-  Attributes:
-    about: the message without its remedy.
+  `about`: the message without its remedy.
   """
 
   def __init__(self, flag: str, about: str, remedy: str):

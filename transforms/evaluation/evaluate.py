@@ -89,17 +89,12 @@ class PredictionsWritten(NamedTuple):
 
 
 class JobFigures(NamedTuple):
-  """The contents of `figures.json`, from a job to its command.
+  """The contents of `figures.json`, from a job to its command."""
 
-  Attributes:
-    models: figures by model, without gates.
-    images: to show in the report, by `mistakes`, `suspicious`, `right`, `regressed` and `fixed`.
-    map: of the model's bottlenecks, if it saw some.
-  """
-
-  models: Mapping[str, ModelMetrics]
+  models: Mapping[str, ModelMetrics]  # figures by model, without gates
+  # To show in the report, by `mistakes`, `suspicious`, `right`, `regressed` and `fixed`
   images: Mapping[str, Sequence[ShownImage]]
-  map: EmbeddingMap = EmbeddingMap()
+  map: EmbeddingMap = EmbeddingMap()  # of the model's bottlenecks, if it saw some
 
   def to_json(self) -> str:
     return json.dumps(

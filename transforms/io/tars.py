@@ -139,16 +139,11 @@ def _check_not_compressed(path: str, file: BinaryIO) -> None:
 
 
 class _Index:
-  """The images, labels and links of one tar, by their names.
-
-  Attributes:
-    samples: NAME -> extension -> member.
-    dotted: NAME and fault of images whose names have dots before their endings.
-  """
+  """The images, labels and links of one tar, by their names."""
 
   def __init__(self, tar: Tar, texts: LabelTexts):
-    self.samples: dict[str, dict[str, TarMember]] = {}
-    self.dotted: list[tuple[str, Quarantined]] = []
+    self.samples: dict[str, dict[str, TarMember]] = {}  # NAME -> extension -> member
+    self.dotted: list[tuple[str, Quarantined]] = []  # NAME and fault of images with dots before their endings
     self._tar, self._texts = tar, texts
     self._links: dict[str, str] = {}  # path of a link -> path that it leads to
 

@@ -178,8 +178,7 @@ def drop_leaks(shard: Shard, audited: Mapping[str, bytes]) -> Shard:
 class _FindLeaks(beam.PTransform):
   """PCollection of shards -> PCollection[(shard's name, its Leaks by position, packed)].
 
-  Attributes:
-    hash_shard: from an element and `arguments` to (name, split, list of HashedImage).
+  `hash_shard`: from an element and `arguments` to (name, split, list of HashedImage).
   """
 
   def __init__(self, hash_shard: Callable[..., tuple[str, str, list[HashedImage]]], *arguments: Any):

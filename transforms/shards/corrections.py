@@ -18,15 +18,11 @@ from beam_retrain.transforms.sources.base import Source, check_classes
 
 
 class Opened(NamedTuple):
-  """The file that a user gave, checked.
-
-  Attributes:
-    away: labels of the images' source of which no image is left.
-  """
+  """The file that a user gave, checked."""
 
   path: str
   corrections: Corrections
-  away: tuple[str, ...] = ()
+  away: tuple[str, ...] = ()  # labels of the images' source of which no image is left
 
   def settings(self) -> dict[str, str]:
     return {"corrections": self.corrections.digest}
@@ -65,13 +61,8 @@ def open_corrections(
 ) -> Opened | None:
   """Reads the file that a user gave, if any.
 
-  Labels that it leaves without an image are taken out of `source.labels`.
-
-  Args:
-    known: labels besides those of the source, of a model.
-
-  Raises:
-    InputError: it cannot be used, or gives a label that does not exist.
+  Labels that it leaves without an image are taken out of `source.labels`. `known`: labels besides those of the source,
+  of a model. Raises InputError if it cannot be used, or gives a label that does not exist.
   """
   if path is None:
     return None

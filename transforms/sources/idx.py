@@ -192,18 +192,13 @@ def _read_names(path: str) -> bytes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class IdxPair:
-  """The images and labels file of one split, with checked headers.
-
-  Attributes:
-    class_names: number -> label; None: each number is its own.
-    is_transposed: whether the stored rows are the images' columns, as in EMNIST.
-  """
+  """The images and labels file of one split, with checked headers."""
 
   split: str
   images: IdxFile
   labels: IdxFile
-  class_names: Mapping[int, str] | None = None
-  is_transposed: bool = False
+  class_names: Mapping[int, str] | None = None  # number -> label; None: each number is its own
+  is_transposed: bool = False  # whether the stored rows are the images' columns, as in EMNIST
 
   @property
   def count(self) -> int:

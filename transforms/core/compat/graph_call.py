@@ -22,27 +22,17 @@ _OURS = "retrained/"
 
 
 class GraphCall(NamedTuple):
-  """How to call a graph. Workers unpickle it without TensorFlow.
+  """How to call a graph. Workers unpickle it without TensorFlow."""
 
-  Attributes:
-    input_layer: operation that takes the images, of `height` x `width` pixels.
-    output_layer: operation that gives the scores.
-    mean: subtracted from each value, 0..255.
-    std: divides the result.
-    half_pixel_centers: whether to resize as TensorFlow 2, not 1, does.
-    batch: exact number of images per call; 0: any.
-    dtype: of its input.
-  """
-
-  input_layer: str
-  output_layer: str
+  input_layer: str  # operation that takes the images, of `height` x `width` pixels
+  output_layer: str  # operation that gives the scores
   height: int
   width: int
-  mean: float
-  std: float
-  half_pixel_centers: bool
-  batch: int
-  dtype: str
+  mean: float  # subtracted from each value, 0..255
+  std: float  # divides the result
+  half_pixel_centers: bool  # whether to resize as TensorFlow 2, not 1, does
+  batch: int  # exact number of images per call; 0: any
+  dtype: str  # of its input
 
 
 def parse_graph(data: bytes, path: str) -> tf.compat.v1.GraphDef:
@@ -73,10 +63,8 @@ def find_call(
 ) -> GraphCall:
   """Determines a graph's call from the user's flags and the graph itself.
 
-  None: the graph's own size, else `DEFAULT_PX`; or resizing as in its training.
-
-  Raises:
-    InputError: an operation does not exist (suggests others), or does not take images, or not of this size.
+  None: the graph's own size, else `DEFAULT_PX`; or resizing as in its training. Raises InputError if an operation does
+  not exist (suggests others), or does not take images, or not of this size.
   """
   input_layer, output_layer = input_layer.removesuffix(":0"), output_layer.removesuffix(":0")
   # TensorFlow computes parts of a graph while it loads it, to know shapes.

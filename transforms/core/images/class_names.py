@@ -24,8 +24,7 @@ _PRINTABLE = range(0x21, 0x7F)
 def parse_class_names(data: bytes, path: str, classes: Collection[int]) -> dict[int, str]:
   """Returns the name of each class; `path` is for errors.
 
-  Raises:
-    InputError: a class has no name, two have the same, or a name cannot be that of a folder.
+  Raises InputError if a class has no name, two have the same, or a name cannot be that of a folder.
   """
   try:
     text = data.decode("utf-8-sig")

@@ -20,11 +20,8 @@ def decode_and_resize(encoded: tf.Tensor, input_px: int) -> tf.Tensor:
   """Decodes one image: float32 [input_px, input_px, 3], 0..1.
 
   Bilinear without antialiasing, as in `retrain.py`; but pixel centres are aligned, as in all of TensorFlow 2, where
-  TensorFlow 1 was off by a fraction of a pixel. `encoded` is a string scalar, the bytes of a JPEG, PNG, BMP,
-  GIF or WebP (the first frame of an animation).
-
-  Raises:
-    tf.errors.InvalidArgumentError: the bytes cannot be decoded.
+  TensorFlow 1 was off by a fraction of a pixel. `encoded` is a string scalar, the bytes of a JPEG, PNG, BMP, GIF or
+  WebP (the first frame of an animation). Raises tf.errors.InvalidArgumentError if the bytes cannot be decoded.
   """
   # Resized from uint8: as float32, a large photo would take four times the memory.
   resized = tf.image.resize(decode_rgb(encoded), [input_px, input_px], method="bilinear", antialias=False)

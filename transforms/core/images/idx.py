@@ -69,9 +69,7 @@ def read_header(file: BinaryIO, name: str, dimensions: int | None = None) -> Idx
   """Reads and checks a header; leaves `file` at the first data byte.
 
   `file` is at its start, decompressed; `name` is for errors. `dimensions` are 3 for images, 1 for labels of any kind.
-
-  Raises:
-    InputError: not an IDX file of images or labels, or not of the kind that is wanted.
+  Raises InputError if it is not an IDX file of images or labels, or not of the kind that is wanted.
   """
   magic = _read_header_bytes(file, name, 0, 4)
   for position in (0, 1):

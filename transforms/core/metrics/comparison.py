@@ -139,26 +139,21 @@ def order(change: Change | New | Gone) -> tuple[str, str]:
 
 @dataclasses.dataclass
 class Comparison:
-  """Counts so far.
+  """Counts so far."""
 
-  Attributes:
-    counts: (model, `BASELINE` or `REFERENCE`, one of `_COUNTED`) -> images.
-    slices, slices_correct: (model, column, value) -> images.
-    strays, first_stray: manifest rows without an image: number, and (line, key) of the first.
-  """
-
+  # (model, `BASELINE` or `REFERENCE`, one of `_COUNTED`) -> images
   counts: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
+  # (model, column, value) -> images
   slices: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
   slices_correct: Counter[tuple[str, str, str]] = dataclasses.field(default_factory=Counter)
-  strays: int = 0
-  first_stray: tuple[int, str] | None = None
+  strays: int = 0  # manifest rows without an image
+  first_stray: tuple[int, str] | None = None  # line and key
 
 
 def compare(bucket: Bucket, plan: Plan) -> tuple[Comparison, Changes]:
   """Compares one bucket.
 
-  Raises:
-    InputError: two rows of tonight, of an earlier night or of the manifest have the same key.
+  Raises InputError if two rows of tonight, of an earlier night or of the manifest have the same key.
   """
   counts: Counter[tuple[str, str, str]] = Counter()
   changes = Changes([], [], [], [])
@@ -263,8 +258,7 @@ def _count_slices(
 def merge(comparisons: Iterable[Comparison]) -> Comparison:
   """Adds up comparisons.
 
-  Raises:
-    InputError: a manifest column has more than `MAX_SLICES` values.
+  Raises InputError if a manifest column has more than `MAX_SLICES` values.
   """
   merged = Comparison()
   for comparison in comparisons:
@@ -285,8 +279,7 @@ def merge(comparisons: Iterable[Comparison]) -> Comparison:
 def check(comparison: Comparison, plan: Plan) -> None:
   """Checks that baseline, reference and manifest fit tonight's images.
 
-  Raises:
-    InputError: an earlier night has no image in common with tonight, or a manifest row has no image.
+  Raises InputError if an earlier night has no image in common with tonight, or a manifest row has no image.
   """
   model = plan.models[0]
   for kind, remedy in ((BASELINE, "--baseline NIGHT, --baseline none"), (REFERENCE, "another --reference")):

@@ -58,27 +58,16 @@ class Components:
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-  """What is known of N labels.
+  """What is known of N labels."""
 
-  Attributes:
-    rows: int [n], likely wrong labels, the most likely first.
-    score: float32 [N], by which they are ordered; the lower, the more likely wrong.
-    confidence: float32 [N], out-of-fold score of the own label, 0..1.
-    suggested: int [N], the class that the out-of-fold scores suggest.
-    agreeing: float32 [N], share of the neighbours with the same label, 0..1.
-    nearest: int [N], the nearest image with other bytes; -1: none.
-    cosine: float32 [N], that to the nearest image, by components.
-    alike: int [m], images that are near-duplicates of their nearest ones, the most alike first.
-  """
-
-  rows: np.ndarray
-  score: np.ndarray
-  confidence: np.ndarray
-  suggested: np.ndarray
-  agreeing: np.ndarray
-  nearest: np.ndarray
-  cosine: np.ndarray
-  alike: np.ndarray
+  rows: np.ndarray  # int [n], likely wrong labels, the most likely first
+  score: np.ndarray  # float32 [N], by which they are ordered; the lower, the more likely wrong
+  confidence: np.ndarray  # float32 [N], out-of-fold score of the own label, 0..1
+  suggested: np.ndarray  # int [N], the class that the out-of-fold scores suggest
+  agreeing: np.ndarray  # float32 [N], share of the neighbours with the same label, 0..1
+  nearest: np.ndarray  # int [N], the nearest image with other bytes; -1: none
+  cosine: np.ndarray  # float32 [N], that to the nearest image, by components
+  alike: np.ndarray  # int [m], images that are near-duplicates of their nearest ones, the most alike first
 
 
 def judge(components: np.ndarray, classes: np.ndarray, images: np.ndarray) -> Judged:

@@ -58,27 +58,19 @@ class Outcome(NamedTuple):
 
 @dataclasses.dataclass
 class LabelCounts:
-  """Counts so far: the combine's accumulator.
-
-  Attributes:
-    scored: images whose scores are known; the fields below count these alone.
-    in_top: images whose label is among the `TOP` highest scores.
-    log_loss: sum of -ln(score of the actual label), in billionths.
-    confidence_right, confidence_wrong: sums of the confidence, in billionths.
-    bins: (`_IMAGES`, `correct` or `confidence`; bin 0..9) -> count or sum.
-    trained_on: images that the model was trained on.
-    unseen: (label, `total` or `correct`) -> images that it was not trained on.
-  """
+  """Counts so far: the combine's accumulator."""
 
   confusion: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
-  scored: int = 0
+  scored: int = 0  # images whose scores are known; the fields down to `bins` count these alone
   scored_right: int = 0
-  in_top: int = 0
-  log_loss: int = 0
-  confidence_right: int = 0
+  in_top: int = 0  # images whose label is among the `TOP` highest scores
+  log_loss: int = 0  # sum of -ln(score of the actual label), in billionths
+  confidence_right: int = 0  # sum of the confidence, in billionths
   confidence_wrong: int = 0
+  # (`_IMAGES`, `correct` or `confidence`; bin 0..9) -> count or sum
   bins: Counter[tuple[str, int]] = dataclasses.field(default_factory=Counter)
-  trained_on: int = 0
+  trained_on: int = 0  # images that the model was trained on
+  # (label, `total` or `correct`) -> images that it was not trained on
   unseen: Counter[tuple[str, str]] = dataclasses.field(default_factory=Counter)
 
   def to_json(self) -> dict[str, Any]:
@@ -135,8 +127,7 @@ def merge(all_counts: Iterable[LabelCounts]) -> LabelCounts:
 def extract(counts: LabelCounts, labels: Sequence[str]) -> ModelMetrics:
   """Turns merged counts into figures, with a row per label.
 
-  Raises:
-    ValueError: a counted label is not in `labels`, or `labels` has duplicates.
+  Raises ValueError if a counted label is not in `labels`, or `labels` has duplicates.
   """
   position = {label: index for index, label in enumerate(labels)}
   unknown = sorted({label for pair in counts.confusion for label in pair} - position.keys())

@@ -117,8 +117,7 @@ def _layout(value: Any, indent: str = "") -> str:
 def metrics_from_json(entries: Mapping[str, Any], required: Collection[str] = ()) -> Metrics:
   """Reads a `metrics.json` of any version.
 
-  Raises:
-    MetricsError: a required key is missing, or a value has the wrong type.
+  Raises MetricsError if a required key is missing, or a value has the wrong type.
   """
   for name, (holds, kind) in _CHECKS.items():
     if name not in entries:

@@ -101,8 +101,7 @@ class Prediction(NamedTuple):
 def predict(scored: Scored, labels: Sequence[str]) -> Prediction:
   """Returns the prediction for an image's scores.
 
-  Raises:
-    ValueError: the image's label is not in `labels`.
+  Raises ValueError if the image's label is not in `labels`.
   """
   order = np.argsort(-scored.scores, kind="stable")
   actual = labels.index(scored.actual)
@@ -165,8 +164,7 @@ def row_of(cells: Sequence[str]) -> Row:
 def read_predictions(lines: Iterable[str], source: str) -> Iterator[Row]:
   """Reads a `predictions.csv`, opened with `newline=""`; `source` is its path.
 
-  Raises:
-    InputError: a column is missing, or a line has another number of cells than the header.
+  Raises InputError if a column is missing, or a line has another number of cells than the header.
   """
   reader = csv.reader(lines)
   names = next(reader, [])

@@ -65,8 +65,7 @@ def freeze(embed: Any, input_px: int) -> tf.types.experimental.ConcreteFunction:
 def save_trunk(frozen: tf.types.experimental.ConcreteFunction, folder: str) -> None:
   """Writes a frozen trunk with `embed` and the signature `serving_default`.
 
-  Raises:
-    OSError: the folder cannot be written.
+  Raises OSError if the folder cannot be written.
   """
   import tensorflow as tf
 
@@ -100,10 +99,8 @@ def write_trunk_info(folder: str, info: TrunkInfo) -> None:
 def check_trunk(folder: str, trunk: TrunkInfo) -> bool:
   """Checks that a folder holds the SavedModel of a trunk.
 
-  Returns whether it has a digest to check it by, as since version 0.5.
-
-  Raises:
-    InputError: it is another trunk, or its files have changed since they were written.
+  Returns whether it has a digest to check it by, as since version 0.5. Raises InputError if it is another trunk, or its
+  files have changed since they were written.
   """
   try:
     card = json.loads(pathlib.Path(folder, TRUNK_FILE).read_bytes())

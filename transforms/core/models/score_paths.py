@@ -27,26 +27,18 @@ REFERENCE = "exported model"
 
 @dataclasses.dataclass
 class ScoringPath:
-  """One way to score images, and its differences from the reference.
-
-  Attributes:
-    score: list of N image bytes -> float32 [N, C], 0..1.
-    is_exact: whether its scores are the float model's, up to rounding.
-    bound: largest difference of scores, 0..1, that counts as rounding; None: compares labels instead.
-    largest: largest difference of two scores of one label, 0..1; infinite if a score was not finite.
-    beyond: images with a difference above the bound.
-    first: describes the first of these; without a bound, the first with another label.
-  """
+  """One way to score images, and its differences from the reference."""
 
   name: str
-  score: Callable[[Sequence[bytes]], np.ndarray]
-  is_exact: bool = True
+  score: Callable[[Sequence[bytes]], np.ndarray]  # list of N image bytes -> float32 [N, C], 0..1
+  is_exact: bool = True  # whether its scores are the float model's, up to rounding
+  # Largest difference of scores, 0..1, that counts as rounding; None: compares labels instead
   bound: float | None = None
   images: int = 0
-  largest: float = 0.0
+  largest: float = 0.0  # largest difference of two scores of one label, 0..1; infinite if a score was not finite
   other_labels: int = 0
-  beyond: int = 0
-  first: str = ""
+  beyond: int = 0  # images with a difference above the bound
+  first: str = ""  # describes the first of these; without a bound, the first with another label
 
   def add(self, keys: Sequence[str], encoded: Sequence[bytes], expected: np.ndarray, labels: Sequence[str]) -> None:
     """Scores N images and compares with the reference's scores, float32 [N, C]."""

@@ -29,19 +29,13 @@ def table_name(labels: Sequence[str]) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class TransformTemplate:
-  """A folder for made-up bottlenecks.
+  """A folder for made-up bottlenecks."""
 
-  Attributes:
-    files: relative path -> contents; of the fingerprint, what is the same for all numbers and labels.
-    program: the part of the graph that the fingerprint is of, see `transform_template.py`.
-    numbers: its means, then variances, as in the graph.
-    labels: the made-up ones.
-  """
-
+  # Relative path -> contents; of the fingerprint, what is the same for all numbers and labels
   files: Mapping[str, bytes]
-  program: bytes
-  numbers: bytes
-  labels: Sequence[str]
+  program: bytes  # the part of the graph that the fingerprint is of, see `transform_template.py`
+  numbers: bytes  # its means, then variances, as in the graph
+  labels: Sequence[str]  # the made-up ones
 
   @classmethod
   def read(cls, folder: str, labels: Sequence[str]) -> TransformTemplate:

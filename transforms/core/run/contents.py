@@ -64,12 +64,11 @@ def write_list(
 ) -> None:
   """Writes `COMPLETED`, once all other files are on disk.
 
+  Raises InputError if another command has taken the folder.
+
   Args:
     entries: of all files; by default they are made from the folder.
     claim: of the command on the folder, in another process.
-
-  Raises:
-    InputError: another command has taken the folder.
   """
   files.sync(folder)
   digest = hashlib.sha256()

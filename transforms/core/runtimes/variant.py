@@ -162,10 +162,7 @@ def kind_of(precision: str, found: str) -> str:
   """Returns what decides the bits of a trunk's results.
 
   Measured with both runtimes: float32 has the same bits from AVX2 to AVX-512, but that was emulated, so the two are
-  kept apart; what AVX-512 has for other precisions does not matter to it.
-
-  Args:
-    found: `instructions` of a machine.
+  kept apart; what AVX-512 has for other precisions does not matter to it. `found`: `instructions` of a machine.
   """
   return f"{precision}-{AVX512 if precision == FLOAT32 and found.startswith(AVX512) else found}"
 

@@ -116,10 +116,8 @@ def load_tensorflow(threads: int = 0) -> None:
   """Imports TensorFlow; silent unless the user has set TF_CPP_MIN_LOG_LEVEL.
 
   Level 3 also hides its messages about damaged images, which the quarantine reports. Without scikit-learn and
-  matplotlib, which Keras imports for wrappers and plots that nothing here uses, it loads a quarter faster.
-
-  Args:
-    threads: of this process, unless TensorFlow has already started; 0: those of `limit_tensorflow`.
+  matplotlib, which Keras imports for wrappers and plots that nothing here uses, it loads a quarter faster. `threads`:
+  of this process, unless TensorFlow has already started; 0: those of `limit_tensorflow`.
   """
   if "tensorflow" not in sys.modules:
     with contextlib.ExitStack() as stack:

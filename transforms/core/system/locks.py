@@ -106,8 +106,7 @@ def forget_claims() -> None:
 def hold(path: str, *, blocking: bool = True) -> Iterator[None]:
   """Waits for the lock file `path` and holds it; the file stays.
 
-  Raises:
-    BlockingIOError: another process holds it, and this one should not wait.
+  Raises BlockingIOError if another process holds it, and this one should not wait.
   """
   import filelock  # slow to import
 

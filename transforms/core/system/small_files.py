@@ -26,12 +26,11 @@ def read_small(
 ) -> T:
   """Returns the decoded contents of a file.
 
+  Raises DamagedInputError if the file is damaged, missing or cannot be read.
+
   Args:
     decode: may raise anything for contents that are not ours.
     remedy: what the user can do, without a full stop.
-
-  Raises:
-    DamagedInputError: the file is damaged, missing or cannot be read.
   """
   try:
     return decode(read(path))
@@ -59,14 +58,12 @@ def _why(error: Exception) -> str:
 def parse_json(kind: type[T], value: Any, key: Callable[[str], str] = str) -> T:
   """Returns JSON values as a record, by its type hints.
 
-  Missing keys keep their defaults, and unknown ones are ignored.
+  Missing keys keep their defaults, and unknown ones are ignored. Raises ValueError or TypeError if a value is missing
+  or of another type.
 
   Args:
     kind: a dataclass or named tuple.
     key: field name -> key.
-
-  Raises:
-    ValueError, TypeError: a value is missing or of another type.
   """
   record: T = _parse(kind, value, key, "it")
   return record
