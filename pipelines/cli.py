@@ -88,7 +88,7 @@ def dispatch(argv: Sequence[str]) -> int:
     return 0
   command, *rest = argv
   if command.startswith("-"):
-    raise InputError(f"{command} stands behind the command, as in `beam-retrain run {' '.join(argv)}`.")
+    raise InputError(f"{command} comes after the command, as in `beam-retrain run {' '.join(argv)}`.")
   if command not in COMMANDS:
     near = difflib.get_close_matches(command, COMMANDS, n=1)
     remedy = f"the nearest is `beam-retrain {near[0]}`" if near else "`beam-retrain --help` lists them"

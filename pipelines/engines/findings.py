@@ -67,7 +67,12 @@ _KNOWN_FAILURES = {
     "Flink's TaskManager {} has died or gone silent, and Flink gave the job up",
     "run the same command again, as finished shards are kept",
   ),
-  r"NoResourceAvailableException|Initial job has not accepted any resources|Could not acquire the minimum required": (
+  # Spark says it while executors start, too, so that it need not be the cause.
+  r"Initial job has not accepted any resources": (
+    "Spark waited for an executor",
+    "start workers, or wait until its other jobs are done; where machines are only busy, raise --timeout_secs",
+  ),
+  r"NoResourceAvailableException|Could not acquire the minimum required": (
     "the cluster has no free worker",
     "start workers, or wait until its other jobs are done; --parallelism must not exceed its slots",
   ),

@@ -43,7 +43,7 @@ def test_version(capsys):
       "--runer: neither beam-retrain nor Beam has this flag; the nearest flag is --runner.",
     ),
     (["flowers"], "there is no command 'flowers'; `beam-retrain --help` lists them."),
-    (["--config", "a.toml"], "--config stands behind the command, as in `beam-retrain run --config a.toml`."),
+    (["--config", "a.toml"], "--config comes after the command, as in `beam-retrain run --config a.toml`."),
     (["train", "--lr=1"], "--lr: unknown flag; see `beam-retrain train --help`."),
     (["bottlenecks", "--testing_percent=1"], "the nearest flag is --testing_percentage."),  # not Beam's
     (["train", "--inptu=x"], "--inptu: unknown flag; the nearest flag is --input."),

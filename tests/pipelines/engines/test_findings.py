@@ -35,6 +35,7 @@ def test_a_finding_is_a_line():
       "Flink's TaskManager worker1 has died or gone silent",
     ),
     ("org.apache.flink...NoResourceAvailableException: Could not", "the cluster has no free worker"),
+    ("WARN TaskSchedulerImpl: Initial job has not accepted any resources; check", "Spark waited for an executor"),
   ],
 )
 def test_what_engines_say_is_explained(said, cause):
