@@ -320,10 +320,9 @@ def launch(
     started[name] = run_beside(places.command(name, [*java, *arguments]), environment, folder / f"{name}.log")
   complaint = _wait(cluster, started, workers, places, port)
   if complaint:
-    logs = (folder / f"{name}.log" for name in started)
-    tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
     stop(folder)
-    print(tails, file=sys.stderr)
+    for log in (folder / f"{name}.log" for name in started):
+      print(f"--- {log}", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:], sep="\n", file=sys.stderr)
     raise ClusterError(f"{complaint}; the last lines of the logs are above.")
   flags = [
     *cluster.flags,
@@ -408,10 +407,6 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
       one.bind((_HOST, 0))
     return [one.getsockname()[1] for one in sockets]
-
-
-def _last_lines(log: Path) -> list[str]:
-  return log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -134,9 +135,10 @@ class Layout(NamedTuple):
     lines = [f"{at} {name}\n" for name, at in {"localhost": "127.0.0.1", **addresses}.items()]
     (self.folder / "hosts").write_text("".join(lines))
     environment = {**os.environ, MARKER: str(self.folder)}
-    holders = {_SWITCH: self._hold(["--net", "sleep", "infinity"], environment, self.folder / f"{_SWITCH}.log")}
+    log = self.folder / f"{_SWITCH}.log"
+    holders = {_SWITCH: self._hold(["--net", "sleep", "infinity"], environment, log)}
     hosts.pids[_SWITCH] = holders[_SWITCH].pid
-    _wait_for_own_network(holders[_SWITCH])
+    _wait("switch between the hosts", holders[_SWITCH], log, lambda: _has_own_network(hosts.pids[_SWITCH]))
     _ip(hosts.pids[_SWITCH], "link", "add", _SWITCH, "type", "bridge", "forward_delay", "0")
     _ip(hosts.pids[_SWITCH], "link", "set", _SWITCH, "up")
     for name in names:
@@ -146,7 +148,8 @@ class Layout(NamedTuple):
       holders[name] = self._hold(inside, environment, self.folder / f"{name}.host.log")
       hosts.pids[name] = holders[name].pid
     for name in names:
-      _wait_until_settled(self.folder / name, holders[name], self.folder / f"{name}.host.log")
+      log, settled = self.folder / f"{name}.host.log", self.folder / name / _SETTLED
+      _wait(f"host {name}", holders[name], log, settled.exists)
       _plug(hosts, name)
     (self.folder / _STATE).write_text(json.dumps({"engines": str(self.engines), "pids": hosts.pids}, indent=2) + "\n")
     store = self._start_store(hosts)
@@ -166,14 +169,7 @@ class Layout(NamedTuple):
     for name in ("objects/bucket", "attributes"):
       (kept / name).mkdir(parents=True)
     argv = [str(self.engines.joinpath(*_SERVER)), "--port", f"{hosts.address('store')}:{_S3_PORT}"]
-    argv += [
-      "--access-log",
-      str(kept / "access.log"),
-      "posix",
-      "--sidecar",
-      str(kept / "attributes"),
-      str(kept / "objects"),
-    ]
+    argv += ["--access-log", f"{kept}/access.log", "posix", "--sidecar", f"{kept}/attributes", f"{kept}/objects"]
     environment = {**hosts.environment("store"), "ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
     return cluster.run_beside(hosts.command("store", argv), environment, self.folder / "store.log")
 
@@ -192,20 +188,16 @@ def check_machine(engines: Path) -> None:
     raise ClusterError(f"{engines.joinpath(*_SERVER)} does not exist: run `make engines`.")
 
 
-def _wait_for_own_network(holder: subprocess.Popen) -> None:
+def _wait(name: str, holder: subprocess.Popen, log: Path, is_ready: Callable[[], bool]) -> None:
   deadline = time.monotonic() + _PATIENCE_SECS
-  while os.readlink(f"/proc/{holder.pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+  while not is_ready():
     if time.monotonic() > deadline or holder.poll() is not None:
-      raise ClusterError("the switch between the hosts did not start: see switch.log.")
+      raise ClusterError(f"the {name} did not start: {log.read_text().strip() or 'no message'}.")
     time.sleep(0.02)
 
 
-def _wait_until_settled(own: Path, holder: subprocess.Popen, log: Path) -> None:
-  deadline = time.monotonic() + _PATIENCE_SECS
-  while not (own / _SETTLED).exists():
-    if time.monotonic() > deadline or holder.poll() is not None:
-      raise ClusterError(f"the host {own.name} did not start: {log.read_text().strip() or 'no message'}.")
-    time.sleep(0.02)
+def _has_own_network(pid: int) -> bool:
+  return os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
 
 
 def _plug(hosts: Hosts, name: str) -> None:

@@ -1,13 +1,10 @@
 """How good a trunk is: on fonts that it has not met, and on scikit-learn's digits, real handwriting at 8 x 8.
 
-These two choose between versions. MNIST does not: it is measured once, when nothing can be changed any more.
+These two choose between versions. MNIST does not: `beam-retrain run --data mnist --trunk bundled` measures it once,
+when nothing can be changed any more.
 """
 
 from __future__ import annotations
-
-import gzip
-import io
-import pathlib
 
 import keras
 import numpy as np
@@ -57,28 +54,3 @@ def group_accuracy(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float
   )
   digits, letters = (float(right[kind].mean()) if kind.any() else float("nan") for kind in (is_digit, ~is_digit))
   return digits, letters
-
-
-def mnist_accuracy(trunk: keras.Model, mnist_dir: pathlib.Path) -> float:
-  """z-score and a softmax head on the vectors of 60,000 images, tried on 10,000: accuracy, 0..1."""
-  sets = {}
-  for split in ("train", "t10k"):
-    pixels = _read_idx(mnist_dir / f"{split}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    labels = _read_idx(mnist_dir / f"{split}-labels-idx1-ubyte.gz", 8)
-    images = np.stack([_jpeg_round_trip(each) for each in pixels]).astype(np.float32) / 255
-    sets[split] = vectors(trunk, images), labels
-  (features, labels), (test_features, test_labels) = sets["train"], sets["t10k"]
-  scaler = preprocessing.StandardScaler().fit(features)
-  head = linear_model.LogisticRegression(C=0.01, max_iter=200).fit(scaler.transform(features), labels)
-  return float(head.score(scaler.transform(test_features), test_labels))
-
-
-def _read_idx(path: pathlib.Path, header_bytes: int) -> np.ndarray:
-  return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header_bytes)
-
-
-def _jpeg_round_trip(pixels: np.ndarray) -> np.ndarray:
-  """uint8 [28, 28] as the pipeline stores and reads it: a grey JPEG of quality 75."""
-  file = io.BytesIO()
-  Image.fromarray(pixels).save(file, "JPEG", quality=75)
-  return np.asarray(Image.open(file))

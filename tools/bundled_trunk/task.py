@@ -3,8 +3,7 @@
   python -m tools.bundled_trunk.task --fonts_dir /tmp/fonts --work_dir /tmp/bundled --output weights.npz
 
 needs npm (the fonts), scipy and scikit-learn. Started again with the same flags, a run that was killed goes on from
-its last check. No digit of MNIST is used, neither to train nor to choose; --mnist_dir measures the chosen weights,
-once, at the end.
+its last check. No digit of MNIST is used, neither to train nor to choose.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import tensorflow as tf
 
 from beam_retrain.transforms.core.models import inception
 from tools.bundled_trunk import fonts, glyphs, mixture, probes, warps
-from tools.bundled_trunk.weights import save_weights
 
 HELD_OUT_IMAGES = 4096
 _HELD_OUT_SEED = (1, 1)
@@ -44,7 +42,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
   parser.add_argument("--learning_rate", type=float, default=2e-3, help="at its highest (default %(default)s)")
   parser.add_argument("--check_every", type=int, default=750, help="steps between checks (default %(default)s)")
   parser.add_argument("--seed", type=int, default=20, help="of everything drawn at random (default %(default)s)")
-  parser.add_argument("--mnist_dir", type=folder, help="IDX files (.gz): say how well the result does on MNIST")
   return parser.parse_args(argv)
 
 
@@ -171,6 +168,16 @@ def train(arguments: argparse.Namespace, banks: dict[str, glyphs.Bank]) -> pathl
   return best_path
 
 
+def save_weights(model: keras.Model, path: pathlib.Path) -> None:
+  """Writes every variable as float16 under its path, for `inception.load_weights`."""
+  arrays = {each.path: np.asarray(each).astype(np.float16) for each in model.variables}
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      raise ValueError(f"{name} has values that float16 cannot hold: the weights are not saved.")
+  with open(path, "wb") as file:
+    np.savez_compressed(file, **arrays)
+
+
 def _log(path: pathlib.Path, row: dict[str, float]) -> None:
   print("check", {name: round(value, 4) for name, value in row.items()}, flush=True)
   is_new = not path.exists()
@@ -190,10 +197,6 @@ def run(arguments: argparse.Namespace) -> None:
   arguments.output.parent.mkdir(parents=True, exist_ok=True)
   shutil.copyfile(train(arguments, banks), arguments.output)
   print(f"wrote {arguments.output}")
-  if arguments.mnist_dir:
-    trunk = inception.build_inception_v3(inception.BUNDLED_WIDTH, inception.BUNDLED_INPUT_PX)
-    inception.load_weights(trunk, arguments.output)
-    print(f"MNIST, 10,000 test images, linear head: {probes.mnist_accuracy(trunk, arguments.mnist_dir):.4f}")
 
 
 if __name__ == "__main__":

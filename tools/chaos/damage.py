@@ -8,18 +8,8 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tools.chaos.cases import (
-  BOTTLENECKS,
-  EMBED_IMAGES,
-  EVALUATE,
-  NIGHT_BEFORE,
-  PREDICT,
-  REEVALUATE,
-  RETRAIN,
-  RUN,
-  TRAIN,
-  Case,
-)
+from tools.chaos import cases
+from tools.chaos.cases import Case
 from tools.chaos.processes import Ended
 from tools.chaos.trials import (
   FAILED,
@@ -40,19 +30,19 @@ EMPTY, HALF, FLIP = "emptied", "halved", "one byte flipped"
 KINDS = (EMPTY, HALF, FLIP)
 # A folder and the command that reads it.
 READERS = (
-  ("convert", BOTTLENECKS),
-  ("images", EMBED_IMAGES),
-  ("bottlenecks", TRAIN),
-  ("train", EVALUATE),
-  ("train", PREDICT),
-  (f"nights@before/{NIGHT_BEFORE}", REEVALUATE),
+  ("convert", cases.BOTTLENECKS),
+  ("images", cases.EMBED_IMAGES),
+  ("bottlenecks", cases.TRAIN),
+  ("train", cases.EVALUATE),
+  ("train", cases.PREDICT),
+  (f"nights@before/{cases.NIGHT_BEFORE}", cases.REEVALUATE),
 )
 # A folder and the command that mends it; these take longer, so that each file is damaged in one of the ways.
 MENDERS = (
-  ("run", dataclasses.replace(RUN, needs=("data", "run"))),
-  ("retrain", dataclasses.replace(RETRAIN, needs=("photos", "retrain"))),
+  ("run", dataclasses.replace(cases.RUN, needs=("data", "run"))),
+  ("retrain", dataclasses.replace(cases.RETRAIN, needs=("photos", "retrain"))),
 )
-VERIFIED = ("convert", "bottlenecks", "train", "evaluate", f"nights@before/{NIGHT_BEFORE}", "labelled")
+VERIFIED = ("convert", "bottlenecks", "train", "evaluate", f"nights@before/{cases.NIGHT_BEFORE}", "labelled")
 _SHORT_EVERY = 25
 Result = tuple[str, list[Fault]]
 

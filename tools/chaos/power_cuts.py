@@ -11,6 +11,7 @@ TensorFlow, nor a kernel module is needed; root is.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import shutil
@@ -18,33 +19,22 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.chaos import hook, processes
-from tools.chaos.cases import (
-  BOTTLENECKS,
-  CONVERT,
-  CONVERT_FORKED,
-  EVALUATE,
-  LABEL_IMAGE,
-  REEVALUATE,
-  RETRAIN,
-  RUN,
-  TRAIN,
-  Case,
-)
+from tools.chaos import cases, hook, processes
+from tools.chaos.cases import Case
 from tools.chaos.trials import LOST, SAME, Fault, NotReachedError, Trial
-from tools.chaos.world import Place, World, anonymous, base_name
+from tools.chaos.world import Place, World
 
 SECTION = "power cuts"
 POINTS: Sequence[tuple[Case, int, int]] = (
-  (CONVERT, 5, 1),
-  (CONVERT_FORKED, 5, 0),
-  (BOTTLENECKS, 6, 1),
-  (TRAIN, 8, 1),
-  (EVALUATE, 5, 1),
-  (REEVALUATE, 6, 1),
-  (RUN, 4, 0),
-  (RETRAIN, 3, 0),
-  (LABEL_IMAGE, 3, 0),
+  (cases.CONVERT, 5, 1),
+  (cases.CONVERT_FORKED, 5, 0),
+  (cases.BOTTLENECKS, 6, 1),
+  (cases.TRAIN, 8, 1),
+  (cases.EVALUATE, 5, 1),
+  (cases.REEVALUATE, 6, 1),
+  (cases.RUN, 4, 0),
+  (cases.RETRAIN, 3, 0),
+  (cases.LABEL_IMAGE, 3, 0),
 )
 """Points of the whole run, and of the short one; and each command once after it has said that it is done."""
 _OPTIONS = "loop,data=writeback,noauto_da_alloc,commit=300"
@@ -57,14 +47,11 @@ def trials(world: World, seed: int, short: bool) -> Iterator[Trial]:
       continue
     for name, syncs in (("after it was done", False), ("after it was done, with a commit", True)):
       yield Trial(SECTION, case.name, name, lambda case=case, syncs=syncs: cut(world, case, hook.NEVER, syncs))
-    operations = world.operations[base_name(case)]
-    total = len(operations)
     random_ = random.Random(f"{seed} power {case.name}")
-    for at in sorted(random_.sample(range(2, total + 1), few if short else many)):
+    for at, name in world.points(case, few if short else many, random_):
       syncs = random_.random() < 0.7
-      operation = anonymous(operations[at - 1])
-      name = f"{'with a commit, ' if syncs else ''}before operation {at} of {total}: {operation}"
-      yield Trial(SECTION, case.name, name, lambda case=case, at=at, syncs=syncs: cut(world, case, at, syncs))
+      act = functools.partial(cut, world, case, at, syncs)
+      yield Trial(SECTION, case.name, f"with a commit, {name}" if syncs else name, act)
 
 
 def cut(world: World, case: Case, at: int, syncs: bool) -> tuple[str, list[Fault]]:

@@ -10,37 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.chaos.trials import (
-  BYTES,
-  DOUBLED,
-  FAILED,
-  HARMLESS,
-  HARNESS,
-  LEFT,
-  LOST,
-  MENDED,
-  NOT_REACHED,
-  NOTICED,
-  ORPHAN,
-  PASSED,
-  SAME,
-  TRACEBACK,
-  Outcome,
-)
+from tools.chaos.trials import NOT_REACHED, RIGHT, WRONG, Outcome
 from tools.chaos.world import anonymous
 
-_RESULTS = (SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED)
-_KINDS = {
-  LOST: "lost: something of the undisturbed output is missing",
-  DOUBLED: "doubled: the output has something more",
-  BYTES: "other bytes",
-  PASSED: "damage that passed, with another result",
-  FAILED: "failed, where it should have worked, or the message is another one",
-  TRACEBACK: "a traceback on the terminal",
-  LEFT: "left over: temporary files in the output, TMPDIR, the cache or beside them",
-  ORPHAN: "orphans: processes that stay",
-  HARNESS: "faults of this harness",
-}
 _MOST_EXAMPLES = 40
 
 _ABOUT = Path(__file__).with_name("about.md")
@@ -74,7 +46,7 @@ def page(outcomes: Sequence[Outcome], facts: Facts) -> str:
   tried = sum(outcome.result != NOT_REACHED or bool(outcome.faults) for outcome in outcomes)
   lines += [f"{tried:,} of {facts.planned:,} planned trials ran to their end.", ""]
   lines += ["| what was found wrong | times |", "|---|---|"]
-  lines += [f"| {text} | {kinds[kind]} |" for kind, text in _KINDS.items()]
+  lines += [f"| {text} | {kinds[kind]} |" for kind, text in WRONG.items()]
   for section in dict.fromkeys(outcome.section for outcome in sorted(outcomes, key=lambda outcome: outcome.section)):
     lines += ["", f"## {section}", "", *_table([outcome for outcome in outcomes if outcome.section == section])]
   lines += ["", "## Faults", "", *_faults(outcomes)]
@@ -83,7 +55,7 @@ def page(outcomes: Sequence[Outcome], facts: Facts) -> str:
 
 
 def _table(outcomes: Sequence[Outcome]) -> Iterator[str]:
-  shown = [result for result in _RESULTS if any(_result(outcome) == result for outcome in outcomes)]
+  shown = [result for result in RIGHT if any(_result(outcome) == result for outcome in outcomes)]
   yield "| " + " | ".join(["", "planned", *shown, "with faults"]) + " |"
   yield "|---" * (len(shown) + 3) + "|"
   for case in sorted({outcome.case for outcome in outcomes}):

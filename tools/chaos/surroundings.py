@@ -8,37 +8,25 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tools.chaos import hook, processes
-from tools.chaos.cases import (
-  ALL,
-  BOTTLENECKS,
-  CONVERT,
-  CONVERT_FORKED,
-  EVALUATE,
-  LABEL_IMAGE,
-  REEVALUATE,
-  RETRAIN,
-  RUN,
-  TRAIN,
-  Case,
-)
+from tools.chaos import cases, hook, processes
+from tools.chaos.cases import Case
 from tools.chaos.trials import FAILED, NOTICED, SAME, TRACEBACK, Fault, NotReachedError, Trial
 from tools.chaos.world import World, placed
 
 SECTION = "surroundings"
 # How many sizes of a disk are tried, in the whole run and in the short one.
 DISKS: Sequence[tuple[Case, int, int]] = (
-  (CONVERT, 3, 1),
-  (BOTTLENECKS, 3, 1),
-  (BOTTLENECKS.cold(), 2, 0),
-  (TRAIN, 3, 1),
-  (EVALUATE, 3, 0),
-  (REEVALUATE, 3, 1),
-  (RUN, 2, 0),
-  (RETRAIN, 2, 0),
-  (LABEL_IMAGE, 1, 0),
+  (cases.CONVERT, 3, 1),
+  (cases.BOTTLENECKS, 3, 1),
+  (cases.BOTTLENECKS.cold(), 2, 0),
+  (cases.TRAIN, 3, 1),
+  (cases.EVALUATE, 3, 0),
+  (cases.REEVALUATE, 3, 1),
+  (cases.RUN, 2, 0),
+  (cases.RETRAIN, 2, 0),
+  (cases.LABEL_IMAGE, 1, 0),
 )
-CLOCKS = (CONVERT, BOTTLENECKS, TRAIN, EVALUATE, REEVALUATE)
+CLOCKS = (cases.CONVERT, cases.BOTTLENECKS, cases.TRAIN, cases.EVALUATE, cases.REEVALUATE)
 FEW_FILES = 64
 _REMOUNT, _BIND, _READ_ONLY = 32, 4096, 1
 
@@ -52,13 +40,12 @@ def trials(world: World, seed: int, short: bool) -> Iterator[Trial]:
       yield Trial("full disk", case.name, name, lambda case=case, part=part: fill_disk(world, case, part))
   for case in CLOCKS[:: 2 if short else 1]:
     yield Trial("clock set back", case.name, "a day, after a kill", lambda case=case: set_back(world, case, seed))
-  cases = [CONVERT_FORKED, *ALL[1:]]
-  for case in cases[:: 3 if short else 1]:
+  for case in (cases.CONVERT_FORKED, *cases.ALL[1:])[:: 3 if short else 1]:
     yield Trial("read-only input", case.name, "mounted read-only", lambda case=case: read_only(world, case))
     yield Trial("no /dev/shm", case.name, "unmounted", lambda case=case: no_shm(world, case))
     yield Trial(f"ulimit -n {FEW_FILES}", case.name, "set", lambda case=case: few_files(world, case))
   if not short:
-    for case in (BOTTLENECKS.with_two(), EVALUATE.with_two()):
+    for case in (cases.BOTTLENECKS.with_two(), cases.EVALUATE.with_two()):
       yield Trial("no /dev/shm", case.name, "unmounted", lambda case=case: no_shm(world, case))
       yield Trial(f"ulimit -n {FEW_FILES}", case.name, "set", lambda case=case: few_files(world, case))
 

@@ -12,11 +12,21 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-# What can be found wrong.
 LOST, DOUBLED, BYTES, LEFT, ORPHAN = "lost", "doubled", "other bytes", "left over", "orphan"
 FAILED, PASSED, TRACEBACK, HARNESS = "failed", "passed", "traceback", "harness"
-# What can be found right.
-SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED = "same bytes", "noticed", "harmless", "mended", "not reached"
+WRONG = {
+  LOST: "lost: something of the undisturbed output is missing",
+  DOUBLED: "doubled: the output has something more",
+  BYTES: "other bytes",
+  PASSED: "damage that passed, with another result",
+  FAILED: "failed, where it should have worked, or the message is another one",
+  TRACEBACK: "a traceback on the terminal",
+  LEFT: "left over: temporary files in the output, TMPDIR, the cache or beside them",
+  ORPHAN: "orphans: processes that stay",
+  HARNESS: "faults of this harness",
+}
+"""Kind of fault -> what it is."""
+RIGHT = SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED = "same bytes", "noticed", "harmless", "mended", "not reached"
 
 
 @dataclasses.dataclass(frozen=True)

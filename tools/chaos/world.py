@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -51,10 +52,10 @@ class World:
     draw(self.saved)
     for case in cases:
       yield case.name
-      self.measure(case, saves=True)
+      self._measure(case)
 
-  def measure(self, case: Case, *, saves: bool = False) -> None:
-    """Runs a case undisturbed in a process with its own mounts, and counts its operations."""
+  def _measure(self, case: Case) -> None:
+    """Runs a case undisturbed in a process with its own mounts; saves its output, and counts its operations."""
     state = self.logs / "measured"
     plan = hook.Plan(str(self.root), str(state))
     pid = os.fork()
@@ -67,7 +68,7 @@ class World:
           code = ended.code
           if code:
             print(ended.out, ended.err, flush=True)
-          elif saves:
+          else:
             outputs = {case.output: case.saved_as or case.output} if case.output else {}
             for name, saved in {**outputs, "cache": "cache"}.items():
               shutil.rmtree(self.saved / saved, ignore_errors=True)
@@ -80,33 +81,39 @@ class World:
     if status:
       raise SystemExit(f"chaos: {case.name} fails undisturbed: see above.")
     self.operations[case.name] = hook.operations(plan)
-    if saves and not case.output:
+    if not case.output:
       self.said[case.name] = state.with_suffix(".said").read_text()
 
+  def points(self, case: Case, count: int, random_: random.Random) -> Iterator[tuple[int, str]]:
+    """Yields numbers of operations, spread over those of a case, each with its words."""
+    operations = self.operations[base_name(case)]  # of variants: about as many
+    total = len(operations)
+    for at in sorted(random_.sample(range(1, total + 1), min(count, total))):
+      yield at, f"before operation {at} of {total}: {anonymous(operations[at - 1])}"
+
   @contextlib.contextmanager
-  def place(self, *cases: Case, mount: Callable[[Path], None] | None = None) -> Iterator[Place]:
-    """Fills the place with what cases need; the process keeps it to itself where it can.
+  def place(self, case: Case, mount: Callable[[Path], None] | None = None) -> Iterator[Place]:
+    """Fills the place with what a case needs; the process keeps it to itself where it can.
 
     Args:
       mount: mounts something else than a disk in memory there.
     """
     if self.isolated:
       processes.isolate()
-      (mount or _mount_memory)(self.root)
+      if mount:
+        mount(self.root)
+      else:
+        processes.mount("tmpfs", "chaos", self.root, "size=2g")
     else:
       for path in self.root.iterdir():
         shutil.rmtree(path)
-    for name in dict.fromkeys(itertools.chain(*(case.needs for case in cases))):
+    for name in case.needs:
       shutil.copytree(self.saved / name, self.root / placed(name), symlinks=True)
-    if not any(case.is_cold for case in cases):
+    if not case.is_cold:
       shutil.copytree(self.saved / "cache", self.root / "cache")
     for name in _SET:
       (self.root / name).mkdir(exist_ok=True)
     yield Place(self)
-
-
-def _mount_memory(root: Path) -> None:
-  processes.mount("tmpfs", "chaos", root, "size=2g")
 
 
 @dataclasses.dataclass
@@ -124,19 +131,12 @@ class Place:
   def environment(self) -> dict[str, str]:
     return {"TMPDIR": str(self.root / "tmp"), "BEAM_RETRAIN_CACHE_DIR": str(self.root / "cache")}
 
-  def start(
-    self,
-    case: Case,
-    *,
-    plan: hook.Plan | None = None,
-    prepare: Callable[[], None] = lambda: None,
-    more: Sequence[str] = (),
-  ) -> Running:
+  def start(self, case: Case, *, plan: hook.Plan | None = None, prepare: Callable[[], None] = lambda: None) -> Running:
     """Starts a case in a fork of this process."""
     if plan:
       hook.prepare(plan)
     return processes.start(
-      [*case.command_line(self.root), *more],
+      case.command_line(self.root),
       logs=self._logs(),
       folder=self.root / "cwd",
       environment=self.environment,

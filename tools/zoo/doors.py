@@ -25,6 +25,7 @@ from beam_retrain.transforms.core.images.thumbnails import SIDE_PX, thumbnail
 from beam_retrain.transforms.core.models.inference import LoadedModel, infer_images, load_model
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import Image
+from beam_retrain.transforms.core.run.output_folder import read_labels
 
 
 class Seen(NamedTuple):
@@ -43,10 +44,10 @@ class Doors:
     self._folder = tempfile.TemporaryDirectory(prefix="zoo-")
     (Path(self._folder.name) / "0").write_bytes(b"")
     with contextlib.redirect_stderr(io.StringIO()):
-      self._job = plan(PredictRequest(model=model, images=(f"{self._folder.name}/0",), top=len(_labels(model))))
+      self._job = plan(PredictRequest(model=model, images=(f"{self._folder.name}/0",), top=len(read_labels(model))))
     self._batch = _with_pixels(self._job.model)
     self._exported = _with_pixels(load_model(f"{model}/saved_model"))
-    self._alone = self._load_alone(f"{model}/saved_model")
+    self._alone = _load_alone(f"{model}/saved_model")
     self.input_px = self._exported.input_px
 
   def batch(self, files: Sequence[bytes]) -> list[Seen]:
@@ -76,20 +77,14 @@ class Doors:
     except Exception as error:
       return Seen(reason=type(error).__name__, detail=str(error).splitlines()[0])
 
-  @staticmethod
-  def _load_alone(folder: str) -> Callable[[bytes], np.ndarray]:
-    import tensorflow as tf
 
-    loaded = tf.saved_model.load(folder)
-    serve = loaded.signatures["serving_default"]
-    key = tf.constant(["a"])
-    return lambda data: serve(key=key, image_bytes=tf.constant([data]))["scores"].numpy()[0]
+def _load_alone(folder: str) -> Callable[[bytes], np.ndarray]:
+  import tensorflow as tf
 
-
-def _labels(model: str) -> list[str]:
-  from beam_retrain.transforms.core.run.output_folder import read_labels
-
-  return list(read_labels(model))
+  loaded = tf.saved_model.load(folder)
+  serve = loaded.signatures["serving_default"]
+  key = tf.constant(["a"])
+  return lambda data: serve(key=key, image_bytes=tf.constant([data]))["scores"].numpy()[0]
 
 
 def _with_pixels(model: LoadedModel) -> LoadedModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import multiprocessing
 import os
 import resource
@@ -58,11 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   given = parser.parse_args(argv)
   started = time.monotonic()
   with contextlib.ExitStack() as stack:
-    model = given.model
-    if model is None:
-      from tools.zoo.model import train_on_digits
-
-      model = str(train_on_digits(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-")))))
+    model = given.model or _train_on_digits(stack.enter_context(tempfile.TemporaryDirectory(prefix="zoo-")))
     if given.only is not None:
       path = Path(f"fuzz-{given.seed}-{given.only}")
       path.write_bytes(mutant(given.seed, given.only)[1])
@@ -72,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
       batches = [list(range(at, min(at + BATCH, given.count))) for at in range(0, given.count, BATCH)]
     tried = list(_run(model, given.seed, batches, given.jobs, given.seconds))
   return _report(tried, time.monotonic() - started)
+
+
+def _train_on_digits(folder: str) -> str:
+  from beam_retrain.pipelines.cli import main as run
+
+  told = io.StringIO()
+  with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+    assert run(["run", "--data=digits", "--trunk=bundled", f"--output={folder}"]) == 0, told.getvalue()
+  return f"{folder}/train"
 
 
 def _report(tried: Sequence[Tried], seconds: float) -> int:

@@ -1,8 +1,6 @@
 """How the bundled trunk learns: warps, mixture, loss and probes. No fonts but Pillow's own, no network, no training."""
 
-import gzip
 import io
-import struct
 
 import keras
 import numpy as np
@@ -160,19 +158,6 @@ def test_scikit_digits_are_framed_and_in_range():
   assert not images[:, :4].any()
   assert not images[:, :, -4:].any()
   assert images[:, 4:24].any()
-
-
-def test_mnist_files_are_read_with_their_headers(tmp_path):
-  rng = np.random.default_rng(0)
-  for split, count in (("train", 60), ("t10k", 20)):
-    labels = (np.arange(count) % 2).astype(np.uint8)
-    pixels = (labels[:, None, None] * 150 + rng.integers(0, 50, (count, 28, 28))).astype(np.uint8)
-    images = struct.pack(">4i", 2051, count, 28, 28) + pixels.tobytes()
-    (tmp_path / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(images))
-    (tmp_path / f"{split}-labels-idx1-ubyte.gz").write_bytes(
-      gzip.compress(struct.pack(">2i", 2049, count) + labels.tobytes())
-    )
-  assert probes.mnist_accuracy(brightness_model(), tmp_path) == 1.0
 
 
 def test_help_teaches_and_flags_are_not_abbreviated(capsys):

@@ -103,10 +103,10 @@ COMMENT = b"!\xfe" + blocks(b"a comment " * 60) + b"\0"
 LOOP = b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"
 
 
-def with_large_frame(side: int = 12_000) -> Made:
-  """Encodes the picture and a second frame that claims side x side pixels."""
+def with_large_frame() -> Made:
+  """Encodes the picture and a second frame that claims 12,000 x 12,000 pixels."""
   first = encode()
-  large = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + bytes([_BITS]) + blocks(_lzw([0] * 5_000)) + b"\0"
+  large = b"," + struct.pack("<HHHHB", 0, 0, 12_000, 12_000, 0) + bytes([_BITS]) + blocks(_lzw([0] * 5_000)) + b"\0"
   return Made(first.data[:-1] + large + b";", first.truth)
 
 
@@ -117,11 +117,12 @@ def claims(width: int, height: int) -> Made:
   return Made(made[:at] + struct.pack("<HH", width, height) + made[at + 4 :])
 
 
-def many_frames(count: int = 100, side: int = 800) -> Made:
-  """Encodes frames of one colour, packed as tightly as LZW can."""
+def many_frames() -> Made:
+  """Encodes 100 frames of one colour, packed as tightly as LZW can."""
+  side = 800
   data = b"," + struct.pack("<HHHHB", 0, 0, side, side, 0) + bytes([_BITS]) + blocks(_lzw_of_zeros(side * side)) + b"\0"
   start = b"GIF89a" + struct.pack("<HHBBB", side, side, 0x80 | 0x70 | (_BITS - 1), 0, 0) + _PALETTE.tobytes()
-  return Made(start + data * count + b";", np.broadcast_to(_PALETTE[0], (side, side, 3)))
+  return Made(start + data * 100 + b";", np.broadcast_to(_PALETTE[0], (side, side, 3)))
 
 
 def _lzw_of_zeros(count: int) -> bytes:

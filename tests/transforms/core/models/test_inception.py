@@ -6,7 +6,7 @@ import pytest
 
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models import inception
-from tools.bundled_trunk.weights import save_weights
+from tools.bundled_trunk.task import save_weights
 
 
 @pytest.fixture(scope="module")
