@@ -80,16 +80,10 @@ _OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE, *CORRECTIONS, 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned `bottlenecks`.
+  """A planned `bottlenecks`."""
 
-  Attributes:
-    request: with absolute paths and, with `--retry_from`, the earlier run's settings.
-    argv: the command line that makes the same output.
-    previous: where records with other corrections are kept, of this output, to take bottlenecks from.
-  """
-
-  request: BottlenecksRequest
-  argv: Sequence[str]
+  request: BottlenecksRequest  # with absolute paths and, with `--retry_from`, the earlier run's settings
+  argv: Sequence[str]  # that makes the same output
   options: PipelineOptions
   source: Source
   percentages: SplitPercentages
@@ -99,7 +93,7 @@ class Job:
   retry: Retry | None
   imported: TextImport | None
   corrected: Opened | None
-  previous: str | None
+  previous: str | None  # where this output's records with other corrections are kept, to take bottlenecks from
 
   @property
   def output(self) -> str:
@@ -147,12 +141,9 @@ class Job:
     )
 
   def is_refused(self, leaks_path: str) -> bool:
-    """Checks splits, leaks and texts; returns whether `--on_leak fail` applies.
+    """Checks splits, leaks and texts by a job; returns whether `--on_leak fail` applies.
 
-    Runs a job of its own.
-
-    Raises:
-      InputError: a class has no images in a split, or a text bottleneck cannot be imported.
+    Raises InputError if a class has no images in a split, or a text bottleneck cannot be imported.
     """
 
     def build(root: beam.Pipeline) -> None:
@@ -227,8 +218,7 @@ def execute(request: BottlenecksRequest) -> int:
   if job.imported:
     say(*job.imported.run(job.info.request, job.options), sep="\n")
   slowest, *others = job.works()
-  result = run_pipeline(job.build, job.options, stage=STAGE, shards_folder=slowest.folder, others=others)
-  return report(job, result)
+  return report(job, run_pipeline(job.build, job.options, stage=STAGE, shards_folder=slowest.folder, others=others))
 
 
 def plan(request: BottlenecksRequest) -> Job:

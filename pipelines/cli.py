@@ -71,11 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: Sequence[str]) -> int:
-  """Runs the command named by `argv[0]`.
-
-  Raises:
-    InputError: there is no such command; names a near one.
-  """
+  """Runs the command named by `argv[0]`; may raise InputError."""
   if not argv or argv[0] in ("-h", "--help", "help"):
     commands = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
     print(*_USAGE.format(commands=commands).split("\n"), sep="\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -47,22 +48,15 @@ run = ConvertRequest.run
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned conversion.
-
-  Attributes:
-    source: of images; None for IDX files.
-    splits: those of the images, or `all`.
-    shards: number of shards, if need be an estimate.
-    settings: further ones that decide the output's bytes.
-  """
+  """A planned conversion."""
 
   request: ConvertRequest
   options: PipelineOptions
   task: ConvertShard
   plan: beam.PTransform  # PBegin -> PCollection[Shard]
-  splits: tuple[str, ...]
-  shards: int
-  settings: Mapping[str, object]
+  splits: tuple[str, ...]  # those of the images, or `all`
+  shards: int  # their number, if need be an estimate
+  settings: Mapping[str, object]  # further ones that decide the output's bytes
   corrected: Opened | None
 
   @property
@@ -102,7 +96,6 @@ class Job:
       self.corrected.copy_to(self.output)
 
   def build(self, root: beam.Pipeline) -> None:
-    """Plans, works and closes."""
     corrections = self.corrected.in_output(self.output) if self.corrected else None
     shards = correct(root | "Plan" >> self.plan, corrections)
     # Shard
@@ -184,17 +177,13 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
 def _splits_of(source: Source) -> tuple[str, ...]:
   if not source.has_splits:
     return (ALL,)
-  splits = [split for split in (TRAINING, TESTING) if _has_split(source, split)]
+  splits = []
+  for split in (TRAINING, TESTING):
+    with contextlib.suppress(InputError):
+      source.plan((split,), None)
+      splits.append(split)
   # Validation images come with those for training: without these, `plan` says so.
   return tuple(splits) if TRAINING in splits or (not source.has_validation and splits) else (TRAINING, TESTING)
-
-
-def _has_split(source: Source, split: str) -> bool:
-  try:
-    source.plan((split,), None)
-    return True
-  except InputError:
-    return False
 
 
 def report(job: Job) -> int:

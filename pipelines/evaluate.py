@@ -47,7 +47,6 @@ class Job(NamedTuple):
 
 @holds_output
 def execute(request: EvaluateRequest) -> int:
-  """Runs the command; returns the exit code."""
   job = plan(request)
   step = job.evaluation.begin(
     job.info, job.output, also_owned=(LEAKS_FILE,), compare=job.compare, finds_errors=request.label_errors
@@ -57,11 +56,7 @@ def execute(request: EvaluateRequest) -> int:
 
 
 def plan(request: EvaluateRequest) -> Job:
-  """Checks the model, the images and reusable bottlenecks; changes nothing.
-
-  Raises:
-    InputError: an option, model or input cannot be used.
-  """
+  """Checks the model, the images and reusable bottlenecks; changes nothing."""
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   request.validate_apart(*EvaluationRequest.paths)

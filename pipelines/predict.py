@@ -34,7 +34,6 @@ from beam_retrain.transforms.core.system import listing, local_files
 Prediction = tuple[str, list[tuple[str, float]]]
 """An image's path and its (label, score 0..1), the best first."""
 
-
 run = PredictRequest.run
 
 
@@ -63,11 +62,7 @@ def execute(request: PredictRequest) -> int:
 
 
 def plan(request: PredictRequest) -> Job:
-  """Finds the images and loads the model.
-
-  Raises:
-    InputError: the model or an argument cannot be used.
-  """
+  """Finds the images and loads the model."""
   local_files.check_local("predict", request.model, *request.images)
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
@@ -77,16 +72,10 @@ def plan(request: PredictRequest) -> Job:
     say(serving, file=sys.stderr)
   batch_size = default_batch(serving.variant.runtime, info.trunk.input_px)
   model = load_classifier(folder, serving, min(batch_size, len(paths)))
-  if info.trunk.handle == BUNDLED and are_photos(_bytes_of(paths[:PROBED])):
+  first = map(read_image, paths[:PROBED])
+  if info.trunk.handle == BUNDLED and are_photos(image.encoded for image in first if isinstance(image, Image)):
     say("the model's bundled trunk knows only glyphs: for photos, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)
-
-
-def _bytes_of(paths: Sequence[str]) -> Iterator[bytes]:
-  """Yields the files that can be read."""
-  for image in map(read_image, paths):
-    if isinstance(image, Image):
-      yield image.encoded
 
 
 def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: str = AUTO) -> ServingVariant:
@@ -185,7 +174,6 @@ def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 _FORMATS = {"text": _as_text, "csv": _as_csv, "json": _as_json}
-
 
 if __name__ == "__main__":
   sys.exit(run_command(run, sys.argv[1:]))

@@ -19,7 +19,6 @@ from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_info, is_completed, reopen_damaged
-from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, NO_TRUNK
 from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
@@ -34,11 +33,7 @@ _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundl
 
 
 class Chain:
-  """Runs stages in turn; keeps those that are finished and unchanged.
-
-  Attributes:
-    code: the exit code of the stage that failed, or 0. After a failure no further stage runs.
-  """
+  """Runs stages in turn; keeps those that are finished and unchanged."""
 
   def __init__(self, output: Path, state_file: str, command: str):
     """`command`: the command line of the chain, as shown."""
@@ -46,7 +41,7 @@ class Chain:
     self._state_path = output / state_file
     for name in (state_file, CONFIG_FILE, LOG_FILE):  # of a killed run; the caller holds the lock
       files.delete(files.find_in(str(output), f"{name}{TEMPORARY}*"))
-    self.code: int = ExitCode.DONE
+    self.code: int = ExitCode.DONE  # or that of the stage that failed, after which none runs
 
   def keep_or_run(self, stage: Stage, after: str, trunk_state: str = "") -> str:
     """Runs a stage unless its output is current; returns its state.
@@ -70,8 +65,11 @@ class Chain:
     name = stage.command
     is_beside = self.code == ExitCode.DONE and is_completed(stage.output)
     if is_beside:
-      reused = (stage.output,) if may_reuse and self._is_of_trunk(stage, state) else ()
-      stage = Stage(_beside(stage.request, str(self._output / f"{name}{NEXT}"), reused), stage.decisive)
+      request = stage.request
+      assert isinstance(request, BottlenecksRequest)
+      reuse = (*request.reuse, *([stage.output] if may_reuse and self._is_of_trunk(stage, state) else []))
+      beside = str(self._output / f"{name}{NEXT}")
+      stage = Stage(dataclasses.replace(request, output=beside, reuse=reuse, stands_for=request), stage.decisive)
       self.remember(f"{name}{NEXT}", state)  # now: a later run may finish this folder, in this state
     if self.run(stage) == ExitCode.DONE and is_beside:
       self.end_renewal(name)
@@ -114,10 +112,7 @@ class Chain:
     return not fault
 
   def run(self, stage: Stage, has_result: bool = False) -> int:
-    """Runs a stage, unless an earlier one failed; returns `code`.
-
-    `has_result`: whether what it prints is the result of the chain.
-    """
+    """Runs a stage, unless an earlier one failed; returns `code`."""
     if self.code == ExitCode.DONE:
       say(f"{stage.command}: into {files.shown(stage.output)}")
       with as_stage(self._command, has_result):
@@ -138,11 +133,6 @@ class Chain:
       return {}
 
 
-def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
-  assert isinstance(request, BottlenecksRequest)
-  return dataclasses.replace(request, output=output, reuse=(*request.reuse, *reused), stands_for=request)
-
-
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
   """Returns `digest_of_files` of a trunk's local files; empty for remote ones."""
   paths = [_BUNDLED_TRUNK if handle == BUNDLED else handle, weights or ""]
@@ -160,11 +150,7 @@ def digest_of_files(path: str) -> str:
 
 
 def digest_of_images(path: str) -> str:
-  """Returns `digest_of_files` of an input of `bottlenecks`, including a manifest's images.
-
-  Raises:
-    InputError: a manifest cannot be read.
-  """
+  """Returns `digest_of_files` of an input of `bottlenecks`, including a manifest's images."""
   if not is_manifest(path):
     return digest_of_files(path)
   return _digest_of(enumerate(itertools.chain([files.stat(path)], image_stats(path))))

@@ -38,21 +38,10 @@ from beam_retrain.transforms.sources.find import find_source
 if TYPE_CHECKING:
   from beam_retrain.transforms.core.models.score_paths import ScoringPath  # loads TensorFlow
 
-
 _OF_MODEL = (
-  "model",
-  "input",
-  "images",
-  "all",
-  "split",
-  "bound",
-  "bfloat16_bound",
-  "int8_bound",
-  "tflite",
-  "class_names",
-  "transpose",
+  *("model", "input", "images", "all", "split", "bound", "bfloat16_bound", "int8_bound", "tflite"),
+  *("class_names", "transpose"),
 )
-
 
 run = VerifyRequest.run
 
@@ -126,11 +115,7 @@ def _check(folder: str) -> int:
 
 
 def plan(request: VerifyRequest) -> Job:
-  """Checks the model and the images.
-
-  Raises:
-    InputError: an option, model or input cannot be used.
-  """
+  """Checks the model and the images."""
   if request.model is None or request.input is None:
     missing = "model" if request.model is None else "input"
     raise InputError(f"--{missing} is missing: give --model DIR and --input DIR, or --same A B, or --folder DIR.")
@@ -152,10 +137,7 @@ def plan(request: VerifyRequest) -> Job:
 
 
 def score(job: Job) -> tuple[list[ScoringPath], int, int]:
-  """Scores the images in every way, and compares the scores.
-
-  Returns the ways, the number of images and that of bad ones.
-  """
+  """Returns the ways to score, the number of images and that of bad ones."""
   load_tensorflow()
   request, model = job.request, job.model
   exact = ImageModelHandler(model.saved_model, max_pixels=request.max_pixels)

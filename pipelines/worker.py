@@ -32,11 +32,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.ProvisionInfo:
-  """Returns the engine's information for this worker.
-
-  Raises:
-    grpc.RpcError: it did not answer within a minute.
-  """
+  """Returns the engine's information for this worker; raises grpc.RpcError after a minute."""
   import grpc
   from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
 
@@ -47,10 +43,7 @@ def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.Pro
 
 
 def worker_environment(arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo) -> dict[str, str]:
-  """Returns the variables that Beam's worker reads.
-
-  Provisioning takes precedence over `arguments`; see `read_arguments`.
-  """
+  """Returns the variables that Beam's worker reads; provisioning takes precedence."""
   from apache_beam.portability.api import endpoints_pb2
   from google.protobuf import json_format, text_format
 

@@ -43,25 +43,17 @@ class Case(NamedTuple):
 
 
 class Gate(abc.ABC):
-  """A threshold that a user can set; its flag has its name.
-
-  Attributes:
-    bound: which side of the threshold passes.
-    unit: of the threshold, which is 0..1 and shown times 100.
-    case_class: group of its additional test cases.
-    needs_comparison: whether it exists only with something to compare with.
-    threshold_of: the gate whose flag sets the threshold; empty: its own.
-  """
+  """A threshold that a user can set; its flag has its name."""
 
   name: str
   metavar: str
   help: str
   quantity: str
-  bound = "at least"
-  unit = "%"
-  case_class = ""
-  needs_comparison = False
-  threshold_of = ""
+  bound = "at least"  # which side of the threshold passes
+  unit = "%"  # of the threshold, which is 0..1 and shown times 100
+  case_class = ""  # group of its additional test cases
+  needs_comparison = False  # whether it exists only with something to compare with
+  threshold_of = ""  # the gate whose flag sets the threshold; empty: its own
 
   @property
   def has_flag(self) -> bool:
@@ -327,10 +319,7 @@ def percent(fraction: float, threshold: float | None = None) -> str:
 
 
 def describe_changes(comparison: ComparisonResult, images: str = "") -> str:
-  """Returns for example `3 regressed, 1 of them edited, 2 fixed`.
-
-  `images`: word after the first number, with a space before it.
-  """
+  """Returns `3 regressed, 1 of them edited, 2 fixed`, with a word after the first number."""
   return ", ".join(
     f"{number or 0:,}{word} {kind}" + (f", {edited:,} of them edited" if edited else "")
     for number, word, kind, edited in (
@@ -359,10 +348,7 @@ def _accuracy(model: ModelMetrics) -> str:
 
 
 def on_which(comparison: ComparisonResult) -> str:
-  """Returns ` on the 111 images of both not trained on`.
-
-  These are the images of the verdict; empty if there are no others.
-  """
+  """Returns ` on the 111 images of both not trained on`, those of the verdict, if there are others."""
   parts = [" of both"] if comparison.new or comparison.gone else []
   parts += [" not trained on"] if comparison.is_mixed else []
   number = comparison.unseen_paired if comparison.is_mixed else comparison.paired

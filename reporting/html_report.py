@@ -169,16 +169,13 @@ def _short_json(value: Any) -> str:
 
 
 class _Details(NamedTuple):
-  """The sections of one model.
-
-  `by_label`: images, right and wrong. `suspicious`: None if there are such labels, but no image of them.
-  """
+  """The sections of one model."""
 
   name: str
   model: ModelMetrics
   matrix: Matrix
-  by_label: list[LabelMistakes]
-  suspicious: list[Picture] | None
+  by_label: list[LabelMistakes]  # images, right and wrong
+  suspicious: list[Picture] | None  # None if there are such labels, but no image of them
 
 
 def _details(report: Report, name: str, model: ModelMetrics, thumbnails: Thumbnails) -> _Details:
@@ -191,18 +188,13 @@ def _details(report: Report, name: str, model: ModelMetrics, thumbnails: Thumbna
 
 
 class _Comparison(NamedTuple):
-  """One model's comparison; `changed`: (`regressed` or `fixed`, number, images).
-
-  `of_models`: whether a candidate is compared with the model.
-  """
-
   name: str
-  of_models: bool
+  of_models: bool  # whether a candidate is compared with the model
   against: str
   result: ComparisonResult
   finding: str
   chance: str
-  changed: list[tuple[str, int, list[Picture]]]
+  changed: list[tuple[str, int, list[Picture]]]  # `regressed` or `fixed`, number, images
 
 
 def _comparisons(report: Report, thumbnails: Thumbnails) -> Iterator[_Comparison]:

@@ -50,14 +50,9 @@ def label_positions(labels: Sequence[str]) -> dict[str, int]:
 
 
 class LabelTable(NamedTuple):
-  """Rows (model's, candidate's) of all labels or the lowest F1.
-
-  `counts`: split -> label -> images that the model was made from; `places`: decimals of the rates.
-  """
-
-  rows: Sequence[tuple[LabelRow, LabelRow | None]]
-  counts: Mapping[str, Mapping[str, int]]
-  places: int
+  rows: Sequence[tuple[LabelRow, LabelRow | None]]  # the model's and the candidate's, of all labels or the lowest F1
+  counts: Mapping[str, Mapping[str, int]]  # split -> label -> images that the model was made from
+  places: int  # decimals of the rates
 
 
 def label_table(
@@ -71,20 +66,13 @@ def label_table(
 
 
 class Matrix(NamedTuple):
-  """A confusion matrix, or that of the labels with most mistakes.
+  """A confusion matrix, or that of the labels with most mistakes."""
 
-  Attributes:
-    prefix: of the ids of its cells' image groups.
-    shown: positions of the labels.
-    mistakes: images of the mistakes between these labels.
-    linked: whether the mistakes have image groups.
-  """
-
-  prefix: str
+  prefix: str  # of the ids of its cells' image groups
   labels: Sequence[str]
-  shown: Sequence[int]
-  mistakes: Mapping[Cell, int]
-  linked: bool
+  shown: Sequence[int]  # positions of the labels
+  mistakes: Mapping[Cell, int]  # images of the mistakes between these labels
+  linked: bool  # whether the mistakes have image groups
 
   @property
   def most(self) -> int:
@@ -161,16 +149,12 @@ class Picture(NamedTuple):
 
 
 class Thumbnails:
-  """Numbers images; leaves out thumbnails that would exceed the page's budget.
-
-  Attributes:
-    shown: key -> id of the first figure of the model that has a thumbnail.
-  """
+  """Numbers images; leaves out thumbnails that would exceed the page's budget."""
 
   def __init__(self) -> None:
     self._left = _THUMBNAIL_BUDGET
     self._number = itertools.count(1)
-    self.shown: dict[str, str] = {}
+    self.shown: dict[str, str] = {}  # key -> id of the first figure of the model that has a thumbnail
 
   def fit(self, images: Iterable[ShownImage]) -> list[Picture]:
     return list(map(self._fit, images))

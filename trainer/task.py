@@ -29,19 +29,14 @@ run = TrainRequest.run
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned training.
-
-  Attributes:
-    bottlenecks: the folder to read; `info` and `labels` are its own.
-    percentages: the planned splits, with the requested validation percentage.
-  """
+  """A planned training."""
 
   request: TrainRequest
-  bottlenecks: str
+  bottlenecks: str  # the folder to read; `info` and `labels` are its own
   output: str
   info: RunInfo
   labels: Sequence[str]
-  percentages: SplitPercentages
+  percentages: SplitPercentages  # as planned, with the requested validation percentage
   tflite: TfliteOptions
 
 
@@ -54,8 +49,7 @@ def execute(request: TrainRequest) -> int:
 def train(request: TrainRequest, copies: Mapping[str, str]) -> int:
   """Trains, exports and reports; the caller holds the output.
 
-  Args:
-    copies: `input` or `output` of the request -> the local folder used instead.
+  `copies`: `input` or `output` of the request -> the local folder used instead.
   """
   job = plan(request, copies)
   load_tensorflow()
@@ -144,9 +138,5 @@ def _say_next(job: Job) -> None:
   say_next(*words)
 
 
-def main() -> None:
-  sys.exit(run_command(run, sys.argv[1:]))
-
-
 if __name__ == "__main__":
-  main()
+  sys.exit(run_command(run, sys.argv[1:]))

@@ -89,12 +89,9 @@ def train_and_export(job: Job) -> TrainMetrics:
 
 
 def _check_exportable(folder: str, info: RunInfo) -> None:
-  """Checks the trunk of bottlenecks, whose `info.json` is given.
+  """Raises InputError unless the SavedModel is, or is near, what computed the bottlenecks.
 
   A SavedModel without a digest, of versions before 0.5, is run beside the prepared trunk on generated images.
-
-  Raises:
-    InputError: it is not the trunk that computed them, or differs too much from it.
   """
   precision = info.trunk.variant.precision
   sample = info.execution.get("sample")

@@ -52,19 +52,12 @@ PARTS_FOLDER = ".parts"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned labelling of a folder.
+  """A planned labelling of a folder."""
 
-  Attributes:
-    folder: the images, by the path that workers read.
-    shown_as: how the user spelled it.
-    work: the task of the shards.
-    work_folder: the output, or the hidden folder.
-  """
-
-  folder: str
-  shown_as: str
+  folder: str  # of the images, by the path that workers read
+  shown_as: str  # how the user spelled it
   work: LabelShard
-  work_folder: str
+  work_folder: str  # the output, or the hidden folder
   digit_file: str
   quarantine_file: str
   info: RunInfo
@@ -74,7 +67,6 @@ class Job:
     return files.join(self.work_folder, PARTS_FOLDER)
 
   def build(self, root: beam.Pipeline) -> None:
-    """Plan, work, close."""
     shards = plan_image_tree(root, self.folder, self.shown_as)
     checked = check_not_empty(shards, f"{self.shown_as} has no files: give a folder of images as --directory_name.")
     reports = shards | "Work" >> WorkShards(
@@ -84,7 +76,6 @@ class Job:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels the folder; returns the exit code."""
   execution_time = time.ctime()
   flags, options = parse_job(make_parser(), argv)
   job = _plan(flags, expand(make_parser(), argv))

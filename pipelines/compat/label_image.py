@@ -124,7 +124,6 @@ def _divisor(text: str) -> float:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Labels an image or a folder; returns the exit code."""
   if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
     separate_beam_options(make_parser(), argv)
     from beam_retrain.pipelines.compat import label_folder

@@ -57,8 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  """Runs a command line; loads Beam when its flags are right."""
-  separate_beam_options(make_parser(), argv)
+  separate_beam_options(make_parser(), argv)  # loads Beam only for right flags
   code: int = load_command("beam_retrain.pipelines.compat.retrain").run(argv)
   return code
 

@@ -124,9 +124,11 @@ def _probe(
   request: DoctorRequest, options: PipelineOptions, starts: Mapping[str, str], folder: str
 ) -> ProbeResult | Finding:
   """Runs the tiny job; returns a problem if it does not end."""
-  name = options.view_as(JobOptions).job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
+  job, secs, on_flink = options.view_as(JobOptions), _limit_secs(request, options), None
+  name = job.job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
   flags = request.beam_options if is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
-  on_flink, secs = _flink_job(options, name), _limit_secs(request, options)
+  if runner_of(job) == runners.FLINK and not is_embedded(job) and not job.job_endpoint:
+    on_flink = FlinkJob(job.flink_master.strip(), name)
 
   def is_slow() -> bool:
     reported = bool(folder and files.match_in(folder, "*.json"))
@@ -180,14 +182,6 @@ def _write_driver_file(path: str) -> float:
   files.write_bytes(path, os.urandom(16))
   written = files.stat(path)
   return now - written.modified_secs if written else 0.0
-
-
-def _flink_job(pipeline_options: PipelineOptions, name: str) -> FlinkJob | None:
-  """Returns the job's entry on a Flink cluster, whose master is known."""
-  options = pipeline_options.view_as(JobOptions)
-  if runner_of(options) != runners.FLINK or is_embedded(options) or options.job_endpoint:
-    return None
-  return FlinkJob(options.flink_master.strip(), name)
 
 
 def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: int, job: FlinkJob | None) -> Finding:

@@ -51,31 +51,19 @@ _RUNNERS = {"portable_runner": "PrismRunner", "fn_runner": "FnApiRunner", "direc
 
 
 class ProbeResult(NamedTuple):
-  """Result of the job.
-
-  Attributes:
-    reports: of the workers: JSON of `worker_report.Process`; empty if the engine has no metrics.
-    runner: that DirectRunner has chosen.
-    pid: of the job's own process, which may contain the workers.
-  """
-
-  reports: list[str]
-  runner: str
+  reports: list[str]  # of the workers: JSON of `worker_report.Process`; empty if the engine has no metrics
+  runner: str  # that DirectRunner has chosen
   secs: float
-  pid: int
+  pid: int  # of the job's own process, which may contain the workers
 
 
 def run_probe(
   beam_flags: Sequence[str], read: Mapping[str, str], folder: str, timeout_secs: float, is_slow: Callable[[], bool]
 ) -> ProbeResult:
-  """Runs the job in its own process; arguments: see `report`.
+  """Runs the job in its own process; for `read` and `folder` see `report`.
 
-  Args:
-    is_slow: asked from the time limit on: whether the job is at work, and waits for nobody.
-
-  Raises:
-    TimeoutError: the job was killed after the time limit; the message is the log of Beam, the engine and the workers.
-    RuntimeError: it failed.
+  `is_slow` is asked from the time limit on: whether the job is at work, and waits for nobody. Raises TimeoutError, with
+  the log of Beam, the engine and the workers, if the job was killed, and RuntimeError if it failed.
   """
   with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:
     answer, log = Path(scratch, "answer.json"), Path(scratch, "log")
@@ -159,16 +147,11 @@ class FlinkJob(NamedTuple):
 
 def build(root: beam.Pipeline, read: Mapping[str, str], folder: str) -> None:
   """Spreads elements over the workers; each worker reports once."""
-  _ = (
-    root
-    | "Start" >> beam.Impulse()
-    # bytes
-    | "Spread" >> beam.ParDo(Spread(_ELEMENTS)).with_output_types(tuple[int, int])
-    # tuple[int, int]; not Reshuffle, whose own functions are pickled by code
-    | "Group" >> beam.GroupByKey()
-    # tuple[int, Iterable[int]]
-    | "Report" >> beam.ParDo(Report(read, folder))
+  spread = (
+    root | "Start" >> beam.Impulse() | "Spread" >> beam.ParDo(Spread(_ELEMENTS)).with_output_types(tuple[int, int])
   )
+  # tuple[int, int]; not Reshuffle, whose own functions are pickled by code
+  _ = spread | "Group" >> beam.GroupByKey() | "Report" >> beam.ParDo(Report(read, folder))
 
 
 def main(answer: str, read: str, folder: str, *beam_flags: str) -> None:

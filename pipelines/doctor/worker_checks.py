@@ -18,12 +18,7 @@ _CLOCK_SECS = 60
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:
-  """Compares the number of worker processes with the expected one.
-
-  Args:
-    expected: number of processes that the flags ask for; 1 if they do not say.
-    remedy: how to get more processes on this engine.
-  """
+  """Compares the number of worker processes with that which the flags ask for, 1 if they do not say."""
   names = _names_of(workers)
   hosts = sorted({"this machine" if _host(worker) == _host(driver) else names[_host(worker)] for worker in workers})
   several = f"{len(hosts)} hosts: " if len(hosts) > 1 else ""
@@ -147,10 +142,7 @@ def _kind(precision: str, worker: Process) -> list[str]:
 
 
 def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
-  """Compares the workers' clocks with this machine's.
-
-  `ahead_secs` is by how much each is ahead.
-  """
+  """Warns of workers whose clocks are far ahead of this machine's, or behind."""
   workers = [worker for worker, secs in ahead_secs.items() if abs(secs) > _CLOCK_SECS]
 
   def differs(worker: Process) -> list[str]:
@@ -164,11 +156,7 @@ def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
 
 
 def check_memory(workers: Sequence[Process], model_bytes: int | None, trunk: str) -> list[Finding]:
-  """Checks each process's memory for the trunk on the tightest machine.
-
-  Args:
-    model_bytes: size of the stored trunk; None if unknown.
-  """
+  """Checks each process's memory for the trunk on the tightest machine."""
   need = worker_memory_bytes(model_bytes or 0)
   counts, names = Counter(map(_host, workers)), _names_of(workers)
   known = [worker for worker in workers if worker.memory_bytes]

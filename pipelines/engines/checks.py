@@ -41,10 +41,7 @@ def validate_engine(prog: str, options: PipelineOptions) -> None:
 
 
 def check_engine(pipeline_options: PipelineOptions) -> Iterator[Finding]:
-  """Yields warnings and problems of an engine.
-
-  Takes seconds if its master does not answer.
-  """
+  """Yields warnings and problems; takes seconds if a master does not answer."""
   options, runner = pipeline_options.view_as(JobOptions), runners.runner_of(pipeline_options)
   if runner == PRISM and (path := options.prism_location) and not urlparse(path).scheme and not os.path.exists(path):
     remedy = "give the path of prism, as `make engines` builds it"
@@ -92,12 +89,8 @@ def _check_job_server(options: JobOptions, engine: str, path: str) -> Iterator[F
 def read_jar(path: str, main_class: str = "") -> str:
   """Returns a job server's line of Flink, such as `1.19`, or "".
 
-  Args:
-    main_class: prefix that its main class must have.
-
-  Raises:
-    ValueError: it is not a jar, is damaged, or has another main class; or the jars that it names are not next to it.
-    OSError: it cannot be read.
+  Raises OSError, and ValueError if it is not a jar, is damaged, or has a main class that does not begin with
+  `main_class`; or the jars that it names are not next to it.
   """
   of_flink = ".flink-runtime.version.properties"
   try:

@@ -33,9 +33,6 @@ def configure_dataflow(prog: str, flags: object, pipeline_options: PipelineOptio
 
   - One SDK process per worker, not one per core: the trunk is in memory once, and uses all cores itself.
   - The main session is not pickled: workers have the package, and need nothing of the command's own module.
-
-  Raises:
-    InputError: a flag that Dataflow needs is missing, or this command cannot run on it.
   """
   if not is_dataflow(pipeline_options):
     return
@@ -80,8 +77,7 @@ def configure_dataflow(prog: str, flags: object, pipeline_options: PipelineOptio
 def validate_single_job(options: PipelineOptions, output: str, jobs_before: Mapping[str, object] | None = None) -> None:
   """Checks that a job to be built is the command's only one.
 
-  Args:
-    jobs_before: flag -> whether its value needs a job of its own first.
+  `jobs_before`: flag -> whether its value needs a job of its own first.
   """
   if not describe_built_job(options):
     return
@@ -102,12 +98,8 @@ def describe_built_job(options: PipelineOptions) -> str:
 
 
 def request_memory(options: PipelineOptions, model_folder: str) -> None:
-  """Requests workers with memory for the trunk, unless the user did.
-
-  Args:
-    options: Beam's. The hint is the whole job's: one step's would move it into a process of its own.
-    model_folder: of a stored trunk or an exported model.
-  """
+  """Requests workers with memory for a stored trunk or model, unless the user did."""
+  # The hint is the whole job's: one step's would move it into a process of its own.
   hints = options.view_as(JobOptions)
   if is_dataflow(options) and not any(hint.replace(" ", "").startswith("min_ram=") for hint in hints.resource_hints):
     size_bytes = sum(found.size_bytes for found in files.match_in(model_folder, "**"))

@@ -8,16 +8,10 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-  """A line for the user; only a problem prevents the job.
+  """A line for the user; only a problem prevents the job."""
 
-  Attributes:
-    severity: ok, warning or problem.
-    thing: what it is about, such as a flag.
-    remedy: what to do; empty if all is well.
-  """
-
-  severity: str
-  thing: str
+  severity: str  # ok, warning or problem
+  thing: str  # what it is about, such as a flag
   cause: str
   remedy: str = ""
 

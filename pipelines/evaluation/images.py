@@ -18,14 +18,11 @@ from beam_retrain.transforms.sources.records import RecordsSource
 
 
 class Images(NamedTuple):
-  """The images to evaluate, or their stored bottlenecks.
-
-  `percentages`: how a source without its own splits is split; None: not at all.
-  """
+  """The images to evaluate, or their stored bottlenecks."""
 
   source: Source
   splits: tuple[str, ...]
-  percentages: SplitPercentages | None
+  percentages: SplitPercentages | None  # how a source without its own splits is split; None: not at all
 
   @property
   def empty_message(self) -> str:

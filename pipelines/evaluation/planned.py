@@ -59,22 +59,15 @@ _OWNED = (*FILES, SLICES_FILE, PARTS_FOLDER, STORES_FOLDER, *CORRECTIONS)
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """Models, and the images that they score.
-
-  Attributes:
-    models: `model` and perhaps `candidate`.
-    trunks: by model; empty if the input is stored bottlenecks.
-    reuse: trunk fingerprint -> folders of its bottlenecks; None: no bottlenecks are kept.
-    corrected: corrections of labels, if they are given.
-  """
+  """Models, and the images that they score."""
 
   request: EvaluationRequest
   options: PipelineOptions
-  models: Mapping[str, Model]
+  models: Mapping[str, Model]  # `model` and perhaps `candidate`
   images: Images
   execution: Execution
-  trunks: Mapping[str, ModelTrunk]
-  reuse: Mapping[str, Sequence[str]] | None
+  trunks: Mapping[str, ModelTrunk]  # by model; empty if the input is stored bottlenecks
+  reuse: Mapping[str, Sequence[str]] | None  # trunk fingerprint -> folders of its bottlenecks; None: none are kept
   corrected: Opened | None = None
 
   @classmethod
@@ -124,7 +117,6 @@ class Evaluation:
 
   @functools.cached_property
   def paths(self) -> Mapping[str, ModelPath]:
-    """Returns what each model's figures are of."""
     paths = {}
     for name, model in self.models.items():
       trunk = self.trunks.get(name)
@@ -189,7 +181,6 @@ class Evaluation:
     return root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> step
 
   def run(self, step: EvaluateClassifier, stage: str) -> None:
-    """Runs the job of `begin`."""
     request_memory(self.options, self.request.model)
     run_pipeline(lambda root: self.build(root, step), self.options, stage=stage, shards_folder=step.longest_work_folder)
 
@@ -233,10 +224,7 @@ class Evaluation:
     return [*model.labels, *(label for label in away if label not in model.labels)]
 
   def complete(self, step: EvaluateClassifier, keeps_scored: bool = False) -> bool:
-    """Completes the folder unless too many inputs are bad; returns whether.
-
-    With `keeps_scored`, the shards' predictions stay in a local store.
-    """
+    """Completes the folder unless too many inputs are bad; returns whether."""
     if read_stats(step.output, files).bad_fraction > self.request.max_bad_fraction:
       for store in step.stores:
         files.sweep(files.join(store.fresh_folder, REPORTS_FOLDER))

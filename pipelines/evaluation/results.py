@@ -51,14 +51,11 @@ MAX_QUARANTINED_SHOWN = 500
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """An evaluation, and the contents of its `metrics.json`.
-
-  `agreements`: by model, of the trunk with the exported model; empty where that is what scored.
-  """
+  """An evaluation, and the contents of its `metrics.json`."""
 
   evaluation: Evaluation
   metrics: Metrics
-  agreements: Mapping[str, Agreement]
+  agreements: Mapping[str, Agreement]  # by model, of the trunk with the exported model; empty where that scored
 
   def print(self, about: str, tables: Sequence[str] = ()) -> None:
     """Prints accuracy, verdict and tables; how the trunks ran."""
@@ -71,7 +68,8 @@ class Results:
     if self.evaluation.corrected:
       for name, scored in metrics.models.items():
         say(f"{name}: {corrected(scored)}" if len(metrics.models) > 1 else corrected(scored))
-    if few := too_few(main.total, self._testing_percentage):
+    model = self.evaluation.models[MODEL]
+    if few := too_few(main.total, None if model.info.has_splits else model.percentages.testing):
       say(few)
     for line in self._unknown():
       say(line)
@@ -90,11 +88,6 @@ class Results:
   @property
   def _source(self) -> str:
     return files.shown(self.evaluation.images.source.path)
-
-  @property
-  def _testing_percentage(self) -> float | None:
-    model = self.evaluation.models[MODEL]
-    return None if model.info.has_splits else model.percentages.testing
 
   def _unknown(self) -> Iterator[str]:
     """Yields why it is unknown which images a model was trained on."""
@@ -140,9 +133,7 @@ def judged(
 ) -> Results:
   """Judges the job's figures; writes `metrics.json` and the report.
 
-  Args:
-    nights: the earlier ones, the oldest first.
-    about: further fields of `Metrics`.
+  `nights` are the earlier ones, the oldest first, `about` further fields of `Metrics`.
   """
   output, allowed, paths = step.output, evaluation.request.max_bad_fraction, evaluation.paths
   agreements = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from beam_retrain.pipelines.export.formats import FORMATS
 from beam_retrain.pipelines.export.tables import NAMES, Table, find_tables
@@ -22,34 +21,23 @@ STAGE = "export"
 run = ExportRequest.run
 
 
-class Job(NamedTuple):
-  request: ExportRequest
-  tables: Sequence[Table]
-
-  def write(self) -> dict[str, int]:
-    """Writes the tables; returns path -> rows."""
-    request, write = self.request, FORMATS[self.request.format]
-    settings = {"input": request.input, "format": request.format}
-    info = describe_run(STAGE, settings, request.to_argv())
-    owned = [f"{name}.{extension}" for name in NAMES for extension in FORMATS]
-    claim_folder(request.output, info, owned=owned, work_folder="", files=files)
-    paths = {files.join(request.output, f"{table.name}.{request.format}"): table for table in self.tables}
-    rows = {path: write(table, path) for path, table in paths.items()}
-    complete_folder(request.output, files, claim_of(request.output))
-    return rows
-
-
 @holds_output
 def execute(request: ExportRequest) -> int:
-  for path, rows in plan(request).write().items():
-    print(f"{files.shown(path)}: {rows:,} {'row' if rows == 1 else 'rows'}")
-  return ExitCode.DONE
-
-
-def plan(request: ExportRequest) -> Job:
-  """Finds and checks the tables; changes nothing."""
   options = request.pipeline_options(check_engine=False)
   request = request.with_absolute_paths()
   request.validate_apart("input")
   check_paths(options, request.input, request.output)
-  return Job(request, find_tables(request.input))
+  for path, rows in write(request, find_tables(request.input)).items():
+    print(f"{files.shown(path)}: {rows:,} {'row' if rows == 1 else 'rows'}")
+  return ExitCode.DONE
+
+
+def write(request: ExportRequest, tables: Sequence[Table]) -> dict[str, int]:
+  """Writes the tables; returns path -> rows."""
+  info = describe_run(STAGE, {"input": request.input, "format": request.format}, request.to_argv())
+  owned = [f"{name}.{extension}" for name in NAMES for extension in FORMATS]
+  claim_folder(request.output, info, owned=owned, work_folder="", files=files)
+  paths = {files.join(request.output, f"{table.name}.{request.format}"): table for table in tables}
+  rows = {path: FORMATS[request.format](table, path) for path, table in paths.items()}
+  complete_folder(request.output, files, claim_of(request.output))
+  return rows

@@ -47,15 +47,12 @@ Cells = Sequence[object] | np.ndarray
 
 
 class Table(NamedTuple):
-  """A table's columns, and a function that reads its batches.
-
-  A batch has a sequence of cells for each column. `dimensions` is D, the length of vectors.
-  """
+  """A table's columns, and a function that reads its batches."""
 
   name: str
   columns: Mapping[str, Kind]
-  read: Callable[[], Iterator[Sequence[Cells]]]
-  dimensions: int = 0
+  read: Callable[[], Iterator[Sequence[Cells]]]  # a sequence of cells for each column
+  dimensions: int = 0  # D, the length of vectors
 
 
 BOTTLENECKS = {"key": Kind.TEXT, "label": Kind.TEXT, "split": Kind.TEXT, "sha256": Kind.TEXT, "vector": Kind.VECTOR}
@@ -104,11 +101,7 @@ NAMES = ("bottlenecks", "predictions", "metrics", "per_label")
 
 
 def find_tables(path: str) -> list[Table]:
-  """Returns the tables of a finished output, or of `run`.
-
-  Raises:
-    InputError: it has none, or is unfinished or damaged.
-  """
+  """Returns the tables of a finished output, or of `run`; may raise InputError."""
   info = find_info(path, files)
   places = {info.stage: path} if info else {stage: files.join(path, stage) for stage in ("bottlenecks", "evaluate")}
   tables: list[Table] = []

@@ -100,7 +100,6 @@ def _sent_to(log: TextIO) -> Iterator[TextIO]:
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:
-  try:
+  with contextlib.suppress(AttributeError, OSError):  # a notebook's or a test's stream has no file
     return stream.fileno() == STDERR
-  except (AttributeError, OSError):  # a notebook's or a test's stream has no file
-    return False
+  return False

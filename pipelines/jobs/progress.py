@@ -27,10 +27,7 @@ _MAX_SHARE = 0.005
 class Work(NamedTuple):
   """A part of a job that processes shards.
 
-  Attributes:
-    folder: of its shards; progress is shown only for local folders, which are cheap to list, and of others it is
-      only said if there is none.
-    unit: what is counted.
+  Progress is shown only for local folders, which are cheap to list; of others it is only said if there is none.
   """
 
   name: str
@@ -126,10 +123,7 @@ def _report(
 class ShardProgress:
   """Adds up finished shards' reports and the live counts of others.
 
-  Deletes live counts that killed workers left.
-
-  Attributes:
-    planned: images in all shards; None if unknown.
+  Deletes live counts that killed workers left. `planned` are the images in all shards; None if unknown.
   """
 
   def __init__(self, reports_folder: str):

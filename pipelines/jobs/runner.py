@@ -46,14 +46,12 @@ def run_pipeline(
 ) -> beam.runners.runner.PipelineResult:
   """Builds a pipeline, runs it and waits for it, printing its progress.
 
+  Raises InputError if a worker did, on whatever engine, and Exception for any other failure of the job.
+
   Args:
     shards_folder: where it writes its shards.
     others: further long parts of it.
     processes: result of `default_processes`, for a job that can use several.
-
-  Raises:
-    InputError: a worker raised one, on whatever engine.
-    Exception: any other failure of the job.
   """
   runner = runner_for(options, processes)
   pipeline = beam.Pipeline(runner, options=options)
@@ -80,15 +78,14 @@ def run_pipeline(
     if "KeyboardInterrupt" in str(error):  # raised in a thread of Beam's, which made it a step's error
       raise KeyboardInterrupt from error
     raise
-  _say_links_up(result)
+  with contextlib.suppress(Exception):  # without metrics; each runner raises its own kind
+    if line := left_out({}, list(counts_of(result, LINKS_UP))):
+      say(line, file=sys.stderr)
   return result
 
 
 def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.runner.PipelineRunner | None:
-  """Returns the runner of a job; None: the options' own.
-
-  `processes`: see `run_pipeline`.
-  """
+  """Returns the runner of a job; None: the options' own."""
   if processes == 1 and is_by_default(options):
     return ThreadRunner()
   choose_runner(options)
@@ -96,12 +93,6 @@ def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.run
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
   return local_runner(options) if runner_of(options) == "fnapirunner" else None
-
-
-def _say_links_up(result: beam.runners.runner.PipelineResult) -> None:
-  with contextlib.suppress(Exception):  # without metrics; each runner raises its own kind
-    if line := left_out({}, list(counts_of(result, LINKS_UP))):
-      say(line, file=sys.stderr)
 
 
 def claim_output(
@@ -113,14 +104,9 @@ def claim_output(
   shards_folder: str = "",
   has_labels: bool = True,
 ) -> None:
-  """Claims an output directory; writes `info.json` and, by default, `labels.txt`.
+  """Claims an output folder; writes `info.json` and, by default, `labels.txt`.
 
-  Args:
-    owned, owned_folders: see `claim_folder`.
-    shards_folder: name of the folder in `output` for the shard files; empty: `output` itself.
-
-  Raises:
-    InputError: the directory holds something that this stage did not write.
+  The shards are in `output/shards_folder`; for the others see `claim_folder`, which raises InputError.
   """
   work_folder = f"{shards_folder}/{REPORTS_FOLDER}".lstrip("/")
   claim_folder(output, info, owned=owned, owned_folders=owned_folders, work_folder=work_folder, files=files)
@@ -138,9 +124,7 @@ def exit_code(
 ) -> ExitCode:
   """Reports quarantined inputs; returns the exit code of a finished job.
 
-  Args:
-    max_bad_fraction: 0..1.
-    gate_missed: whether a gate set by the user was missed; too many bad inputs come first.
+  Too many bad inputs, above `max_bad_fraction`, 0..1, come before a gate that was missed.
   """
   code = ExitCode.GATE_MISSED if gate_missed else ExitCode.DONE
   if not stats.quarantined:

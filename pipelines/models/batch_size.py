@@ -49,11 +49,8 @@ def probe_batch(
 ) -> int:
   """Returns the fastest of `CANDIDATES`; of equally fast ones, the smallest.
 
-  Skips candidates that would take too much time or memory. Without time for two, returns the default.
-
-  Args:
-    load: N -> a function that runs the trunk over float32 [N, S, S, 3].
-    memory_bytes: limit of all processes together; None: half of the available memory.
+  Skips candidates that would take too much time, or more than `memory_bytes` for all processes, by default half of what
+  is available. Without time for two, returns the default. `load`: N -> what runs the trunk over float32 [N, S, S, 3].
   """
   memory_bytes = (available_memory() // 2 if memory_bytes is None else memory_bytes) // processes
   began = clock()

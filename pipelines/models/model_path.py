@@ -22,16 +22,11 @@ from beam_retrain.transforms.io.transfer import download
 
 @dataclasses.dataclass(frozen=True)
 class ModelPath:
-  """What computes the figures of a model.
-
-  Attributes:
-    trunk: None if the input is stored bottlenecks.
-    with_head: whether `head.npz` gives the scores, not the exported model.
-  """
+  """What computes the figures of a model."""
 
   model: Model
-  trunk: ModelTrunk | None
-  with_head: bool
+  trunk: ModelTrunk | None  # None if the input is stored bottlenecks
+  with_head: bool  # whether `head.npz` gives the scores, not the exported model
 
   @property
   def _variant(self) -> Variant:
@@ -53,10 +48,7 @@ class ModelPath:
     """Compares it with the exported model; None if it is that.
 
     Without a usable image, as with stored bottlenecks, generated ones are compared. For `data_set`, see
-    `check_agreement`.
-
-    Raises:
-      InputError: they disagree beyond the bound of the precision.
+    `check_agreement`. Raises InputError if they disagree beyond the bound of the precision.
     """
     if not self.with_head:
       return None

@@ -19,7 +19,6 @@ from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, read_prepared_info
-from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
   AUTO,
   BFLOAT16,
@@ -65,9 +64,8 @@ def choose_variant(
 ) -> Choice:
   """Returns the prepared trunk in the requested or best variant.
 
-  Args:
-    sample: number -> that many training images, or all if fewer; always the same for the same data.
-    earlier: folders of bottlenecks to reuse; their variant is preferred if the flags allow it.
+  The variant of `earlier` bottlenecks, in folders, is preferred if the flags allow it. `sample`: number -> that many
+  training images, or all if fewer; always the same for the same data.
   """
   for folder in earlier:
     if choice := _as_in(folder, trunk, precision, runtime):
@@ -138,14 +136,11 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
         prepared = prepare(trunk, variant, stored=stored)
       except InputError:
         continue
-      return Choice(prepared, _check_of(folder, info), f"as for the bottlenecks in {files.shown(folder)}")
+      run = find_info(folder, files)
+      sample = run.execution.get("sample") if run and run.trunk == info else None
+      check = Agreement(**sample) if sample else None
+      return Choice(prepared, check, f"as for the bottlenecks in {files.shown(folder)}")
   return None
-
-
-def _check_of(folder: str, trunk: TrunkInfo) -> Agreement | None:
-  info = find_info(folder, files)
-  sample = info.execution.get("sample") if info and info.trunk == trunk else None
-  return Agreement(**sample) if sample else None
 
 
 def _calibrate(in_float32: Trunk, sample: Sequence[Image]) -> Trunk:

@@ -54,7 +54,6 @@ class Model:
 
   @property
   def head(self) -> str:
-    """Path of the head alone."""
     path = files.join(self.path, HEAD_FILE)
     if not self.has_head:
       raise InputError(f"{self.path} has no {HEAD_FILE}, which `beam-retrain train` writes since 0.2.0: train again.")

@@ -97,12 +97,11 @@ def load_stored_trunk(folder: str, info: TrunkInfo) -> Trunk:
 def prepare(trunk: Trunk, variant: Variant, sample: Callable[[], Any] | None = None, *, stored: str = "") -> Trunk:
   """Returns the trunk prepared for a variant, from the cache if possible.
 
+  Raises InputError if this machine cannot run the variant, the runtime cannot run this trunk, or int8 has no sample.
+
   Args:
     sample: for int8, () -> float32 [K, S, S, 3], 0..1: the images that `variant.calibration` names.
     stored: a folder with the same prepared trunk, or ""; copied if intact, since it may be replaced before its use.
-
-  Raises:
-    InputError: this machine cannot run the variant, the runtime cannot run this trunk, or int8 has no sample.
   """
   if trunk.info.variant == variant and trunk.prepared_folder:
     return trunk
@@ -171,11 +170,7 @@ def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | 
 
 
 def check_handle(handle: str, weights: str | None = None) -> None:
-  """Refuses, without TensorFlow, what is no trunk.
-
-  Raises:
-    InputError: the handle is of no kind, or the file of weights is missing.
-  """
+  """Raises InputError, without TensorFlow, for what is no trunk."""
   if handle.startswith(_KERAS):
     if weights and not os.path.isfile(weights):
       name = handle.removeprefix(_KERAS)

@@ -21,8 +21,6 @@ stays."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheRequest(Request):
-  """The flags of `cache`."""
-
   command: ClassVar[str] = "cache"
   module: ClassVar[str] = "beam_retrain.pipelines.models.cache_command"
   description: ClassVar[str] = _DESCRIPTION

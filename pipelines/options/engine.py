@@ -38,8 +38,7 @@ def beam_parser(prog: str) -> argparse.ArgumentParser:
 def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str], check_engine: bool) -> PipelineOptions:
   """Returns Beam's options; `flags` name paths that the workers must reach.
 
-  Raises:
-    InputError: an invalid value, an unknown runner, an option of another runner, or Dataflow without what it needs.
+  Raises InputError for an invalid value, an unknown runner, another runner's option, or Dataflow without what it needs.
   """
   beam_parser(prog).parse_known_args(arguments)
   options = PipelineOptions(flags=list(arguments))
@@ -58,11 +57,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str], ch
 
 
 def check_paths(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
-  """Checks that buckets can be reached; warns of local paths.
-
-  Raises:
-    InputError: a bucket cannot be reached.
-  """
+  """Checks that buckets can be reached; warns of local paths; may raise InputError."""
   flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
   if not is_dataflow(options):  # its workers may have other credentials, and its service checks by itself
     files.check_reachable(flat)

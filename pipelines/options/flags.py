@@ -39,7 +39,6 @@ def batch_size_option(default: str) -> Any:
 
 
 def precision_option(of_model: bool = True) -> Any:
-  """Returns the field, of a trained model or for bottlenecks."""
   of_bottlenecks = (
     "numbers that the trunk computes with. auto (default): bfloat16, if it is faster on this processor"
     f" and each bottleneck of a sample of the images has a cosine of at least {LEAST_COSINE} with float32's; else"
@@ -54,7 +53,6 @@ def precision_option(of_model: bool = True) -> Any:
 
 
 def runtime_option(of_model: bool = True) -> Any:
-  """Returns the field, of a trained model or for bottlenecks."""
   of_bottlenecks = (
     f"what runs the trunk. auto (default): OpenVINO if installed ({install_command('fast')}), else TensorFlow"
   )
@@ -158,11 +156,7 @@ class DistortionFlags:
 
   @property
   def distortions(self) -> Distortions | None:
-    """The distortions of training images, if any.
-
-    Raises:
-      InputError: a value is out of its range, or there are variants without a distortion.
-    """
+    """The distortions of training images, if any; may raise InputError."""
     values = {name: value for name in _DISTORTIONS if (value := getattr(self, name))}
     variants = {name: getattr(self, f"distortion_{name}") for name in ("copies", "seed")}
     variants = {name: value for name, value in variants.items() if value is not None}

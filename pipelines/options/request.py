@@ -32,16 +32,12 @@ _MODELS = ("model", "candidate")  # among `paths`: may be given by the folder of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobRequest(Request):
-  """Base of the request of a Beam job.
-
-  Attributes:
-    beam_options: arguments for Beam, as typed: `--runner=FlinkRunner`.
-  """
+  """Base of the request of a Beam job."""
 
   paths: ClassVar[tuple[str, ...]] = ()
   """Fields that are paths."""
 
-  beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)
+  beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)  # as typed: `--runner=FlinkRunner`
 
   @classmethod
   def _parse_flags(
@@ -56,8 +52,7 @@ class JobRequest(Request):
   def with_absolute_paths(self) -> Self:
     """Returns the same request with absolute paths, of models their own.
 
-    Raises:
-      InputError: a path is empty, for example from an unset shell variable.
+    Raises InputError if a path is empty, for example from an unset shell variable.
     """
     from beam_retrain.transforms.io import files
 
@@ -72,24 +67,18 @@ class JobRequest(Request):
     return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:
-    """Returns Beam's options, checked; sets them for all file access.
-
-    Args:
-      check_engine: False for a command that sends no job to the engine.
-    """
+    """Returns Beam's options, checked; sets them for all file access."""
     from beam_retrain.pipelines.options.engine import read_pipeline_options
 
     return read_pipeline_options(self.prog(), self, self.beam_options, check_engine)
 
 
-def parse_job(
-  parser: argparse.ArgumentParser, argv: Sequence[str], *, check_engine: bool = True
-) -> tuple[argparse.Namespace, PipelineOptions]:
+def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
   """Parses our flags; passes the rest to Beam as `pipeline_options` does."""
   flags, rest = separate_beam_options(parser, argv)
   from beam_retrain.pipelines.options.engine import read_pipeline_options
 
-  return flags, read_pipeline_options(parser.prog, flags, rest, check_engine)
+  return flags, read_pipeline_options(parser.prog, flags, rest, check_engine=True)
 
 
 def separate_beam_options(
@@ -97,8 +86,7 @@ def separate_beam_options(
 ) -> tuple[argparse.Namespace, list[str]]:
   """Returns our parsed flags, and the arguments that are Beam's.
 
-  Raises:
-    InputError: a flag that neither we nor Beam know, with the nearest known one; or an invalid value of ours.
+  Raises InputError for a flag that neither we nor Beam know, with the nearest known one, or an invalid value of ours.
   """
   known = [*flags_of(parser), *beam_flags()]
   complaint = "neither beam-retrain nor Beam has this flag"

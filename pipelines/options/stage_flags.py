@@ -19,13 +19,10 @@ SPLIT_PERCENTAGES = ("testing_percentage", "validation_percentage")
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A request of a chain.
-
-  `decisive` are the fields that decide the output, in the order in which a state digests them.
-  """
+  """A request of a chain."""
 
   request: Request
-  decisive: Sequence[str]
+  decisive: Sequence[str]  # the fields that decide the output, in the order in which a state digests them
 
   @property
   def command(self) -> str:

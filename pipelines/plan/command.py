@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Mapping
 
-from beam_retrain.pipelines.jobs.runner import run_command
 from beam_retrain.pipelines.plan.measure import Measurement, listed_reasons, measure
 from beam_retrain.pipelines.plan.request import PlanRequest
 from beam_retrain.reporting.cost_table import plan_table
@@ -60,7 +59,6 @@ def _describe_trunk(job: RunInfo) -> list[str]:
 
 
 def notes(measured: Measurement, engine: str = "") -> list[str]:
-  """Returns further lines for the user; `engine`: the job's runner."""
   lines = []
   if measured.bad:
     bad = f"{sum(measured.bad.values())} cannot be used ({listed_reasons(measured.bad)})"
@@ -86,7 +84,3 @@ def _to_json(measured: Measurement, expected: Expectation) -> str:
     "execution": measured.job.execution,
   }
   return json.dumps(values, indent=2)
-
-
-if __name__ == "__main__":
-  sys.exit(run_command(run, sys.argv[1:]))

@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import beam_retrain
 from beam_retrain.pipelines import bottlenecks
@@ -66,6 +67,7 @@ print(json.dumps([max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)), sor
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
 
 Sample = Mapping[str, Sequence[Image | Quarantined]]  # by split
+ItemT = TypeVar("ItemT", Image, Quarantined)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,8 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
     in_shards = write_sample(sample, images)
     job_secs, memory_bytes, first_secs = _run_job(request.of_sample(images, output, whole.engine), folder)
     info, stats, few = read_info(output, bottlenecks.STAGE), read_stats(output), find_source(images)
-    looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
+    unreadable = Counter(str(item.reason) for item in _items(sample, Quarantined))
+    looked_at, bad = sum(map(len, sample.values())), dict(sorted((unreadable + Counter(stats.reasons)).items()))
     if not stats.outputs:
       raise InputError(
         f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}):"
@@ -139,12 +142,9 @@ def _choose_handler(
 
 
 def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, float]:
-  """Runs a job in a process of its own.
+  """Runs a job in a process of its own, whose start and memory are the job's alone.
 
-  Start and memory are then the job's alone. Runs it again if it prepared the trunk.
-
-  Returns:
-    (seconds, peak memory in bytes, how much longer the first such job takes).
+  Runs it again if it prepared the trunk. Returns seconds, peak memory in bytes, and how much longer the first one took.
   """
   first_secs, (memory_bytes, written) = timed(lambda: _run_child(request, folder))
   if not written:
@@ -158,10 +158,7 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
 
 
 def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]]:
-  """Runs a job; returns its memory, and what it cached.
-
-  Its temporary files are in `folder`.
-  """
+  """Runs a job, whose temporary files are in `folder`; returns its memory, and what it cached."""
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.
@@ -179,10 +176,8 @@ def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]
   return memory_bytes, [path for path in written if os.path.exists(path)]  # a cache of its own is gone
 
 
-def _count_bad(sample: Sample, reasons: Mapping[str, int]) -> dict[str, int]:
-  """Returns reason -> images that could not be read or used, sorted."""
-  unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
-  return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))
+def _items(sample: Sample, kind: type[ItemT]) -> list[ItemT]:
+  return [item for items in sample.values() for item in items if isinstance(item, kind)]
 
 
 def listed_reasons(bad: Mapping[str, int]) -> str:
@@ -208,14 +203,13 @@ def write_sample(sample: Sample, folder: str) -> list[int]:
   sample's order. If a split has too few images, some are written twice.
   """
   counts = []
-  readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}
-  for split, images in readable.items():
-    chosen = images or next(filter(None, readable.values()), [])
-    if not chosen:
-      unreadable = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
-      if unreadable is None:
-        raise InputError("the input has no images: put some into the folders of their classes.")
-      raise InputError(f"no image of a sample can be read; {unreadable.key}: {unreadable.detail}.")
+  if not (readable := _items(sample, Image)):
+    if unreadable := _items(sample, Quarantined):
+      raise InputError(f"no image of a sample can be read; {unreadable[0].key}: {unreadable[0].detail}.")
+    raise InputError("the input has no images: put some into the folders of their classes.")
+  for split, items in sample.items():
+    images = _items({split: items}, Image)
+    chosen = images or readable
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
       path = Path(folder, split, _LABELS[number * len(_LABELS) // count], f"{number:04d}")

@@ -32,15 +32,10 @@ how fast the workers' disks and networks are, or which of the other images are d
 
 
 class PlannedInput(NamedTuple):
-  """The images of a plan.
-
-  `engine` is the runner, or empty if it works within the command.
-  """
-
   options: PipelineOptions
   source: Source
   percentages: SplitPercentages
-  engine: str
+  engine: str  # the runner, or empty if it works within the command
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,22 +73,15 @@ class PlanRequest(TrunkRequest):
     return PlannedInput(options, *self.find_source(path), engine)
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
-    """Returns the request of the job over a sample, on this machine.
-
-    Args:
-      engine: as of `PlannedInput`; its options are left out.
-    """
+    """Returns the request of the job over a sample, on this machine, not on `engine`."""
+    same = (
+      *("trunk", "trunk_weights", "trunk_input_px", "precision", "runtime", "batch_size", "trunk_threads"),
+      "max_pixels",
+    )
     return BottlenecksRequest(
       input=images,
       output=output,
-      trunk=self.trunk,
-      trunk_weights=self.trunk_weights,
-      trunk_input_px=self.trunk_input_px,
-      precision=self.precision,
-      runtime=self.runtime,
-      batch_size=self.batch_size,
-      trunk_threads=self.trunk_threads,
-      max_pixels=self.max_pixels,
+      **{name: getattr(self, name) for name in same},
       validation_percentage=0.0,
       max_bad_fraction=1.0,
       beam_options=() if engine else self.beam_options,

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import apache_beam as beam
@@ -70,10 +71,7 @@ def timed(call: Callable[[], T], budget_secs: float = 0.0) -> tuple[float, T]:
 def time_growth(
   step: Callable[[Source, SplitPercentages], T], source: Source, percentages: SplitPercentages, few: Source
 ) -> tuple[float, T]:
-  """Returns (seconds that a step takes longer than for `few`, its result).
-
-  `few` is a source of a few images with splits.
-  """
+  """Returns (seconds that a step takes longer than for `few` images with splits, its result)."""
   step(few, _AS_GIVEN)  # the first takes longer
   few_secs, _ = timed(lambda: step(few, _AS_GIVEN), _BUDGET_SECS)
   secs, result = timed(lambda: step(source, percentages), _BUDGET_SECS)
@@ -81,10 +79,7 @@ def time_growth(
 
 
 def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]:
-  """Plans an input as a job does; returns split -> images.
-
-  Training includes images that will be drawn for validation.
-  """
+  """Plans an input as a job does; returns split -> images, training with those for validation."""
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     path = os.path.join(folder, "counts.json")
 
@@ -94,7 +89,7 @@ def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]
       _ = checked | "WriteCounts" >> beam.Map(_write_counts, path)
 
     _run_here(build, folder)
-    counts: dict[str, int] = json.loads(files.read_bytes(path))
+    counts: dict[str, int] = json.loads(Path(path).read_text())
   if not source.has_validation:
     counts[TRAINING] += counts.pop(VALIDATION, 0)
   return {split: counts[split] for split in (TRAINING, VALIDATION, TESTING) if split in counts}

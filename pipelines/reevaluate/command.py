@@ -38,25 +38,21 @@ _FILES = (
   *(JUNIT_FILE, PROMETHEUS_FILE, QUARANTINE_FILE),
 )
 
-
 run = ReevaluateRequest.run
 
 
 class Job(NamedTuple):
-  """Tonight's planned evaluation; `nights` are the finished ones.
-
-  `compared_with` are the baseline and the reference, if any; `working` is the folder that the night is made in.
-  """
+  """Tonight's planned evaluation."""
 
   evaluation: Evaluation
   info: RunInfo
   history: str
   keep_stores: int
   date: str
-  nights: Sequence[TrendPoint]
-  compared_with: Sequence[Baseline]
+  nights: Sequence[TrendPoint]  # the finished ones
+  compared_with: Sequence[Baseline]  # the baseline and the reference, if any
   compare: CompareNights
-  working: str
+  working: str  # the folder that the night is made in
 
 
 def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = datetime.date.today) -> int:
@@ -77,11 +73,7 @@ def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = dat
 
 
 def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
-  """Checks the models, the images and the history; changes nothing.
-
-  Raises:
-    InputError: an option, model or input cannot be used.
-  """
+  """Checks the models, the images and the history; changes nothing."""
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   reuse = tuple(path for path in request.reuse if not history.is_in_night(path, request.history))

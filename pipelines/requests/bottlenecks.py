@@ -41,7 +41,6 @@ _FORMATS = (
   " size)"
 )
 
-
 _SPLITS, _EXISTING = ("splits",), ("existing bottlenecks",)  # groups of flags
 
 
@@ -98,26 +97,18 @@ class TrunkRequest(JobRequest, IdxFlags):
   def find_source(self, path: str) -> tuple[Source, SplitPercentages]:
     """Returns the images in an absolute path, and how they are split.
 
-    A source's own validation images are kept.
-
-    Raises:
-      InputError: there are none, nothing is left to train on, or the split hash does not apply to them.
+    Raises InputError if there are none, nothing is left to train on, or the split hash does not apply to them.
     """
     from beam_retrain.transforms.sources.find import find_source
 
-    source = find_source(
-      path,
-      self.classes,
-      retrain_names=self.retrain_names,
-      class_names=self.class_names,
-      transpose=self.transpose,
-    )
+    names = {name: getattr(self, name) for name in ("retrain_names", "class_names", "transpose")}
+    source = find_source(path, self.classes, **names)
     return source, self.split(source)
 
   def split(self, source: Source) -> SplitPercentages:
     """Returns how the images are split; raises InputError as above."""
     root = self.input if self.split_hash == LEGACY else None  # as typed
-    validation = 0.0 if source.has_validation else self.validation_percentage
+    validation = 0.0 if source.has_validation else self.validation_percentage  # its own ones are kept
     try:
       percentages = SplitPercentages(self.testing_percentage, validation, root)
     except ValueError as error:
@@ -128,12 +119,6 @@ class TrunkRequest(JobRequest, IdxFlags):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BottlenecksRequest(TrunkRequest, DistortionFlags):
-  """The flags of `bottlenecks`; see their help.
-
-  Attributes:
-    stands_for: the request whose output this one's becomes when it is finished, if it is another's.
-  """
-
   command: ClassVar[str] = "bottlenecks"
   module: ClassVar[str] = "beam_retrain.pipelines.bottlenecks"
   description: ClassVar[str] = (
@@ -149,18 +134,10 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
   )
 
-  paths: ClassVar[tuple[str, ...]] = (
-    "input",
-    "output",
-    "reuse",
-    "retry_from",
-    "bottleneck_dir",
-    "class_names",
-    "corrections",
-  )
-
+  _own: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir")
+  paths: ClassVar[tuple[str, ...]] = (*_own, "class_names", "corrections")
   first: ClassVar[tuple[str, ...]] = (
-    *("input", "output", "reuse", "retry_from", "bottleneck_dir", *TrunkRequest.first, "on_leak"),
+    *(*_own, *TrunkRequest.first, "on_leak"),
     *(field.name for field in dataclasses.fields(DistortionFlags)),
   )
 
@@ -204,4 +181,5 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
   )
   corrections: str | None = corrections_option()
   max_bad_fraction: float = max_bad_option()
+  # The request whose output this one's becomes when it is finished, if it is another's.
   stands_for: BottlenecksRequest | None = dataclasses.field(default=None, metadata=NO_FLAG)

@@ -49,8 +49,6 @@ def _formats(text: str) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertRequest(JobRequest, IdxFlags):
-  """The flags of `convert`; see their help."""
-
   command: ClassVar[str] = "convert"
   module: ClassVar[str] = "beam_retrain.pipelines.convert"
   description: ClassVar[str] = _DESCRIPTION

@@ -33,8 +33,6 @@ The exit code is 0 without problems, else 2."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DoctorRequest(JobRequest):
-  """The flags of `doctor`; see their help."""
-
   command: ClassVar[str] = "doctor"
   module: ClassVar[str] = "beam_retrain.pipelines.doctor.command"
   description: ClassVar[str] = _DESCRIPTION

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from beam_retrain.pipelines.options.flags import (
@@ -51,11 +51,7 @@ _IN_BOTH = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(JobRequest, IdxFlags):
-  """Options of both commands; see the flags' help.
-
-  Attributes:
-    gates: (gate, threshold 0..1) of those that are set; each gate has its own flag.
-  """
+  """Options of both commands."""
 
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names", "corrections")
 
@@ -75,7 +71,9 @@ class EvaluationRequest(JobRequest, IdxFlags):
   min_slice_size: int = option(
     30, "merge slices of fewer images (default: %(default)d)", type=positive_int, metavar="N"
   )
-  gates: tuple[tuple[str, float], ...] = option(())
+  gates: tuple[tuple[str, float], ...] = option(
+    ()
+  )  # (gate, threshold 0..1) of those that are set, each by its own flag
   batch_size: int | None = None
   trunk_threads: int | None = trunk_threads_option()
   corrections: str | None = corrections_option()
@@ -109,13 +107,7 @@ class EvaluationRequest(JobRequest, IdxFlags):
 
 
 class _SetGate(argparse.Action):
-  def __call__(
-    self,
-    parser: argparse.ArgumentParser,
-    namespace: argparse.Namespace,
-    values: str | Sequence[Any] | None,
-    option_string: str | None = None,
-  ) -> None:
+  def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
     (flag_name,) = self.option_strings
     setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), (flag_name.removeprefix("--"), values)])
 
@@ -142,8 +134,6 @@ Any Beam option may follow, for example --runner=FlinkRunner, or
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateRequest(EvaluationRequest):
-  """Options of `evaluate`; see the flags' help."""
-
   command: ClassVar[str] = "evaluate"
   module: ClassVar[str] = "beam_retrain.pipelines.evaluate"
   description: ClassVar[str] = _EVALUATE
@@ -210,8 +200,6 @@ not published). Any Beam option may follow."""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReevaluateRequest(EvaluationRequest):
-  """Options of `reevaluate`; see the flags' help."""
-
   command: ClassVar[str] = "reevaluate"
   module: ClassVar[str] = "beam_retrain.pipelines.reevaluate.command"
   description: ClassVar[str] = _REEVALUATE

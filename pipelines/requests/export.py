@@ -29,8 +29,6 @@ example:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportRequest(JobRequest):
-  """The flags of `export`; see their help."""
-
   command: ClassVar[str] = "export"
   module: ClassVar[str] = "beam_retrain.pipelines.export.command"
   description: ClassVar[str] = _DESCRIPTION

@@ -20,8 +20,6 @@ be used are reported on standard error and skipped; the exit code is then 3.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictRequest(Request):
-  """Options of `predict`; see the flags' help."""
-
   command: ClassVar[str] = "predict"
   module: ClassVar[str] = "beam_retrain.pipelines.predict"
   description: ClassVar[str] = _DESCRIPTION

@@ -40,22 +40,14 @@ _SAME = ("input", "testing_percentage", "validation_percentage", "max_pixels", "
 
 @dataclasses.dataclass(frozen=True)
 class Retry:
-  """An earlier run to repeat; it may have ended without COMPLETED.
-
-  Attributes:
-    bad: keys of its quarantined images.
-  """
+  """An earlier run to repeat; it may have ended without COMPLETED."""
 
   folder: str
   info: RunInfo
-  bad: frozenset[str]
+  bad: frozenset[str]  # keys of its quarantined images
 
   def apply(self, request: BottlenecksRequest) -> BottlenecksRequest:
-    """Returns the request with the earlier run's settings.
-
-    Raises:
-      InputError: a given flag contradicts them.
-    """
+    """Returns the request with the earlier run's settings, which no given flag may contradict."""
     for name in _NOT_WITH:
       if name in request.given:
         raise InputError(f"--{name} cannot be used with --retry_from, which repeats {self.folder}: leave it out.")
@@ -93,11 +85,7 @@ class Retry:
     return SplitPercentages.from_settings(self.info.settings)
 
   def choose_variant(self) -> Choice:
-    """Returns the trunk stored there, in its variant, without looking for weights.
-
-    Raises:
-      InputError: it is missing, or this machine cannot run it.
-    """
+    """Returns the trunk stored there, in its variant, without looking for weights."""
     trunk = load_stored_trunk(files.join(self.folder, TRUNK_FOLDER), self.info.trunk)
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
@@ -106,11 +94,7 @@ class Retry:
     return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_unchanged(self, info: RunInfo, source: Source, splits: tuple[str, ...], options: PipelineOptions) -> None:
-    """Compares settings and counted images with the earlier run's.
-
-    Raises:
-      InputError: something has changed.
-    """
+    """Raises InputError if settings or the number of images are not the earlier run's."""
     for name, then in self.info.settings.items():
       if (today := info.settings.get(name)) != then:
         what = {"labels": f"the labels in {source.path}", "bottleneck_dir": "the text bottlenecks"}.get(name, name)
@@ -122,16 +106,11 @@ class Retry:
     inputs = {split: counts.inputs for split, counts in read_stats(self.folder, files).splits.items()}
 
     def build(root: beam.Pipeline) -> None:
-      _ = (
-        root
-        | "Plan" >> source.plan(splits, self.percentages)
-        # Shard
-        | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
-        # (split, int)
-        | "SumImages" >> beam.CombinePerKey(sum)
-        | "CollectCounts" >> beam.combiners.ToDict()
-        | "CompareCounts" >> beam.Map(check_same, self.folder, inputs)
-      )
+      shards = root | "Plan" >> source.plan(splits, self.percentages)
+      counts = shards | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
+      # (split, int)
+      total = counts | "SumImages" >> beam.CombinePerKey(sum) | "CollectCounts" >> beam.combiners.ToDict()
+      _ = total | "CompareCounts" >> beam.Map(check_same, self.folder, inputs)
 
     run_pipeline(build, options, stage="retry", shards_folder=self.folder)
 
@@ -146,8 +125,7 @@ class Retry:
 def read_retry(folder: str) -> Retry:
   """Reads the output of the run to repeat.
 
-  Raises:
-    InputError: it is not of `bottlenecks`, not finished, has no quarantined images, or another preprocessing.
+  Raises InputError if it is not of `bottlenecks`, not finished, has no quarantined images, or another preprocessing.
   """
   info = find_info(folder, files)
   if info is None or info.stage != "bottlenecks":

@@ -69,12 +69,6 @@ def _local_folder(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunRequest(JobRequest):
-  """The flags of `run`: its own, and those of its stages.
-
-  Attributes:
-    stage_flags: attribute in the namespace -> value, of those that were given.
-  """
-
   command: ClassVar[str] = "run"
   module: ClassVar[str] = "beam_retrain.pipelines.run"
   description: ClassVar[str] = _DESCRIPTION
@@ -87,6 +81,7 @@ class RunRequest(JobRequest):
     metavar="D",
   )
   output: str = option(help="folder for everything", type=_local_folder, metavar="DIR")
+  # Attribute in the namespace -> value, of the stages' flags that were given.
   stage_flags: Mapping[str, object] = dataclasses.field(default_factory=dict, metadata=NO_FLAG)
 
   @classmethod

@@ -25,8 +25,6 @@ MIN_TOKEN = 16
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ServeRequest(Request):
-  """Options of `serve`; see the flags' help."""
-
   command: ClassVar[str] = "serve"
   module: ClassVar[str] = "beam_retrain.pipelines.serve.command"
   description: ClassVar[str] = _DESCRIPTION

@@ -35,8 +35,6 @@ exit code is 1 if one is damaged; each is named.
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VerifyRequest(Request, IdxFlags):
-  """Options of `verify`; see the flags' help."""
-
   command: ClassVar[str] = "verify"
   module: ClassVar[str] = "beam_retrain.pipelines.verify"
   description: ClassVar[str] = _DESCRIPTION

@@ -32,10 +32,7 @@ class BusyError(Exception):
 
 
 def load_sizes(folder: str, serving: ServingVariant, with_vectors: bool) -> Mapping[int, LoadedModel]:
-  """Loads a model for each batch size; `scores` are its output.
-
-  `with_vectors`: its `bottleneck` is, too.
-  """
+  """Loads a model for each batch size; its output are `scores` and perhaps `bottleneck`."""
   if with_vectors and not serving.is_prepared:
     return dict.fromkeys(_SIZES, load_float32(os.path.join(folder, SAVED_MODEL_FOLDER)))
   if serving.is_prepared and serving.variant.runtime == OPENVINO:
@@ -51,9 +48,7 @@ class _Request(NamedTuple):
 class Batches:
   """Computes requests in batches, in the order in which they came.
 
-  Attributes:
-    images: how many were computed.
-    batches: how many calls that took.
+  `images` were computed in so many `batches`.
   """
 
   def __init__(self, models: Mapping[int, LoadedModel], max_pixels: int, max_waiting: int = MAX_WAITING):
@@ -72,8 +67,7 @@ class Batches:
   def submit(self, images: Sequence[bytes]) -> Future[Answer]:
     """Returns the results to come, one for each image.
 
-    Raises:
-      BusyError: too many images wait; an idle server takes any number.
+    Raises BusyError if too many images wait; an idle server takes any number.
     """
     with self._changed:
       size_bytes = sum(

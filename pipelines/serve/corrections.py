@@ -25,11 +25,7 @@ class Corrections:
     self._lock = os.path.join(os.path.dirname(os.path.abspath(path)), f".{os.path.basename(path)}.lock")
 
   def read(self) -> dict[ImageId, Correction]:
-    """Returns the decisions in their order; none without a file.
-
-    Raises:
-      InputError: it is no `corrections.csv`, or a line is damaged.
-    """
+    """Returns the decisions in their order, none without a file; may raise InputError."""
     if not os.path.lexists(self.path):
       return {}
     return {image: correction for _, image, correction in read_rows(files.read_lines(self.path), self.path)}
@@ -37,8 +33,7 @@ class Corrections:
   def change(self, seen: Mapping[ImageId, Correction | None], changes: Mapping[ImageId, Correction | None]) -> None:
     """Writes decisions; None removes one.
 
-    Raises:
-      ConflictError: an image of `seen` has another decision by now.
+    Raises ConflictError if an image of `seen` has another decision by now.
     """
     with locks.hold(self._lock):
       decided = self.read()

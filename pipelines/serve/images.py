@@ -30,11 +30,7 @@ MAX_BYTES = 1 << 25
 
 
 class InputImages:
-  """Images of one input, found when a page first shows one.
-
-  Attributes:
-    keys: of the images to find; complete by then.
-  """
+  """Images of one input, found when a page first shows one; `keys` are complete by then."""
 
   def __init__(self, info: RunInfo, keys: Collection[str]):
     if info.settings.get("stored_bottlenecks"):  # its images are those of the bottlenecks

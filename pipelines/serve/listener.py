@@ -51,8 +51,7 @@ class Connection(H11Protocol):
 def bind(host: str, port: int) -> socket.socket:
   """Returns a listening socket.
 
-  Raises:
-    InputError: the address is not this machine's, or the port is taken.
+  Raises InputError if the address is not this machine's, or the port is taken.
   """
   try:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

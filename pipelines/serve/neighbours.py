@@ -40,9 +40,6 @@ class Neighbours:
   Attributes:
     images: N training images, validation images among them.
     testing: at most `MAX_PAIRED` testing images, with their bottlenecks.
-
-  Raises:
-    InputError: the folder has no training images.
   """
 
   def __init__(self, folder: str, info: RunInfo):
@@ -65,10 +62,7 @@ class Neighbours:
     self._vectors /= _lengths(self._vectors)
 
   def nearest(self, vector: np.ndarray, count: int) -> list[Near]:
-    """Returns up to `count` training images, the nearest first.
-
-    `vector` is float32 [D].
-    """
+    """Returns up to `count` training images nearest to float32 [D], the nearest first."""
     cosines = self._vectors @ (vector / _lengths(vector[None])[0])
     count = min(count, len(cosines))
     best = np.argpartition(-cosines, count - 1)[:count]

@@ -42,14 +42,11 @@ class Night(NamedTuple):
 
 
 class Change(NamedTuple):
-  """An image that was right and is wrong now, or the reverse.
-
-  `labels`: its own, that predicted before, and that predicted now; `image`: its number.
-  """
+  """An image that was right and is wrong now, or the reverse."""
 
   key: str
-  labels: Sequence[str]
-  image: int
+  labels: Sequence[str]  # its own, that predicted before, and that predicted now
+  image: int  # its number
 
 
 class History:

@@ -67,15 +67,11 @@ def open_evaluation(path: str) -> tuple[str, RunInfo]:
 
 
 class Review:
-  """The images to review, by index, and their corrections.
-
-  Attributes:
-    left_out: kind -> images beyond `MAX_OF_A_KIND`.
-  """
+  """The images to review, by index, and their corrections."""
 
   def __init__(self, folder: str, info: RunInfo, corrections: Corrections, images: Images, labels: Sequence[str]):
     self.labels, self.corrections = list(labels), corrections
-    self.left_out: dict[str, int] = {}
+    self.left_out: dict[str, int] = {}  # kind -> images beyond `MAX_OF_A_KIND`
     self.items: list[Item] = []
     self._by_id: dict[ImageId, Item] = {}
     self._found: Counter[str] = Counter()
@@ -93,7 +89,9 @@ class Review:
     copies, near = _leaks(folder)
     for leak in self._some(LEAKS, copies):
       self._add(LEAKS, leak.row)
-    self._join_copies()
+    for same in self._copies().values():
+      for item in same:
+        item.like += [(other.image, f"the same image, {other.label}") for other in same if other is not item]
     self._add_similar(self._some(NEAR, near))
     corrections.read()  # raises if it is damaged
 
@@ -143,11 +141,6 @@ class Review:
       self._found[kind] += 1
     return item
 
-  def _join_copies(self) -> None:
-    for copies in self._copies().values():
-      for item in copies:
-        item.like += [(other.image, f"the same image, {other.label}") for other in copies if other is not item]
-
   def _copies(self) -> dict[str, list[Item]]:
     copies: dict[str, list[Item]] = {}
     for item in self.items:
@@ -163,9 +156,7 @@ class Review:
   ) -> None:
     """Writes a decision on all copies of an image; None removes it.
 
-    Raises:
-      ConflictError: the image has another decision than the page has `seen`.
-      InputError: there is no such item, decision or label.
+    Raises InputError, and ConflictError if the image has another decision than the page has `seen`.
     """
     if not 0 <= index < len(self.items) or self.items[index].sha256 != sha256:
       raise InputError(f"item {index} is another by now: load the page again.")
@@ -202,10 +193,7 @@ def _suggestions(folder: str) -> Iterator[tuple[ImageId, str]]:
 
 
 class _Leak(NamedTuple):
-  """An image in `leaks.csv`.
-
-  `like` and `cosine` are empty unless it is a near-duplicate.
-  """
+  """An image in `leaks.csv`; the texts are empty unless it is a near-duplicate."""
 
   row: Row
   like: str

@@ -25,7 +25,6 @@ _OPERATION = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_./-]*(>[A-Za-z0-9.][A-Za-z0-9_.
 # Used by `export.frozen_graph`: its input, and the prefix of everything inside. TensorFlow ignores case here.
 _RESERVED = ("placeholder", "retrained")
 
-
 _GROUP = (
   "as retrain.py",
   "--preset retrain only. Names and meanings are retrain.py's; none of these changes the trained weights.",
@@ -149,7 +148,17 @@ class RetrainOptions:
           f" {os.path.join(prefix, 'checkpoint')}."
         )
       _validate_writable("checkpoint_path", prefix, os.path.dirname(prefix))
-    _validate_operation(self.output_name)
+    name = self.output_name
+    if not _OPERATION.fullmatch(name) or name.endswith("/"):
+      raise InputError(
+        f"--final_tensor_name {name!r} is not a valid name of a TensorFlow operation: use letters, digits and _ . / -,"
+        " and begin with a letter or a digit."
+      )
+    if name.split("/")[0].lower() in _RESERVED:
+      raise InputError(
+        f"--final_tensor_name {name} is reserved: the graph's input is Placeholder, and its other operations are below"
+        " retrained/; give another name."
+      )
 
   def make_callbacks(self, exporter: Exporter, validation_images: int, stream: TextIO) -> list[TrainingCallback]:
     """Returns what `retrain.py` did during a training."""
@@ -175,16 +184,3 @@ def _validate_writable(flag: str, value: str, folder: str) -> None:
       pass
   except OSError as error:
     raise InputError(f"--{flag} {value} cannot be written: {existing}: {error.strerror}; give another path.") from error
-
-
-def _validate_operation(name: str) -> None:
-  if not _OPERATION.fullmatch(name) or name.endswith("/"):
-    raise InputError(
-      f"--final_tensor_name {name!r} is not a valid name of a TensorFlow operation: use letters, digits and _ . / -,"
-      " and begin with a letter or a digit."
-    )
-  if name.split("/")[0].lower() in _RESERVED:
-    raise InputError(
-      f"--final_tensor_name {name} is reserved: the graph's input is Placeholder, and its other operations are below"
-      " retrained/; give another name."
-    )

@@ -52,16 +52,11 @@ _FAR = 1024.0  # far from 0, so that the difference of two values keeps all digi
 
 @dataclasses.dataclass(frozen=True)
 class Exporter:
-  """Exports a head; loads the trunk when it is first needed.
-
-  Attributes:
-    transform: float32 [N, D] -> float32 [N, D].
-    labels: class index -> label.
-  """
+  """Exports a head; loads the trunk when it is first needed."""
 
   trunk_folder: str
-  transform: Callable[[tf.Tensor], tf.Tensor]
-  labels: Sequence[str]
+  transform: Callable[[tf.Tensor], tf.Tensor]  # float32 [N, D] -> float32 [N, D]
+  labels: Sequence[str]  # class index -> label
   input_px: int
   dimensions: int
   final_tensor_name: str
@@ -150,7 +145,6 @@ class Exporter:
     return graph, [frozen_graph.find_constant(graph, mark) for mark in marks]
 
   def freeze(self, weights: frozen_graph.Weights) -> bytes:
-    """Returns the file of the frozen graph."""
     graph, constants = self._frozen
     for constant, values in zip(constants, weights, strict=True):
       constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))

@@ -52,17 +52,14 @@ class Int8File(LiteFile):
 
 @dataclasses.dataclass(frozen=True)
 class TrainMetrics:
-  """The contents of `metrics.json`.
-
-  `tflite`: kind -> TensorFlow Lite file; `label_counts`: split -> label -> images.
-  """
+  """The contents of `metrics.json`."""
 
   labels: int
   seed: int
   rounds: Sequence[EvalResult]
-  scores: Mapping[str, Score]
-  tflite: Mapping[str, LiteFile] = dataclasses.field(default_factory=dict)
-  label_counts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+  scores: Mapping[str, Score]  # by split
+  tflite: Mapping[str, LiteFile] = dataclasses.field(default_factory=dict)  # by kind
+  label_counts: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # split -> label -> images
 
   def to_json(self) -> str:
     values = {

@@ -38,17 +38,11 @@ def total(scores: Iterable[Score]) -> Score:
 
 
 class Predictions(NamedTuple):
-  """Predictions of n images.
+  """Predictions of n images."""
 
-  Attributes:
-    losses: float32 [n], the cross-entropies.
-    is_correct: bool [n].
-    probabilities: float32 [n, C], the softmax.
-  """
-
-  losses: np.ndarray
-  is_correct: np.ndarray
-  probabilities: np.ndarray
+  losses: np.ndarray  # float32 [n], the cross-entropies
+  is_correct: np.ndarray  # bool [n]
+  probabilities: np.ndarray  # float32 [n, C], the softmax
 
   def score(self, of: np.ndarray | slice = slice(None)) -> Score:
     """Returns the score of the images, or of those that are selected."""
@@ -62,16 +56,11 @@ class Predictions(NamedTuple):
 
 
 class LinearHead:
-  """float32 [N, D] -> float32 [N, C] logits, without the softmax.
-
-  Attributes:
-    kernel: float32 [D, C].
-    bias: float32 [C].
-  """
+  """float32 [N, D] -> float32 [N, C] logits, without the softmax."""
 
   def __init__(self, kernel: np.ndarray, bias: np.ndarray):
-    self.kernel = kernel
-    self.bias = bias
+    self.kernel = kernel  # float32 [D, C]
+    self.bias = bias  # float32 [C]
 
   def get_weights(self) -> list[np.ndarray]:
     return [self.kernel.copy(), self.bias.copy()]
@@ -98,7 +87,6 @@ class LinearHead:
     return Predictions(losses, is_correct, powers)
 
   def score(self, vectors: np.ndarray, classes: np.ndarray) -> Score:
-    """Scores the predictions."""
     return self.predict(vectors, classes).score()
 
   def differentiate(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Score, list[np.ndarray]]:
@@ -110,10 +98,7 @@ class LinearHead:
 
 
 def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
-  """Returns the untrained head, its weights drawn as in `retrain.py`.
-
-  They are normal with standard deviation 0.001, truncated at two of them.
-  """
+  """Returns the untrained head, its weights drawn as in `retrain.py`: a truncated normal."""
   rng = np.random.default_rng(seed)
   kernel = rng.standard_normal((dimensions, classes))
   while (too_far := np.abs(kernel) > 2).any():

@@ -25,19 +25,13 @@ _SAMPLED = 4  # images for each number of a vector
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-  """Rows that follow each other.
-
-  Attributes:
-    classes: int [n].
-    is_learned: bool [n], those learned from.
-    is_validation: bool [n].
-  """
+  """Rows that follow each other."""
 
   data: Bottlenecks
   rows: slice
-  classes: np.ndarray
-  is_learned: np.ndarray
-  is_validation: np.ndarray
+  classes: np.ndarray  # int [n]
+  is_learned: np.ndarray  # bool [n], those learned from
+  is_validation: np.ndarray  # bool [n]
 
   def read(self) -> np.ndarray:
     """Returns float32 [n, D]; from a file, in the thread that computes."""
@@ -45,16 +39,12 @@ class Block:
 
 
 class Evaluation(NamedTuple):
-  """The head's scores, and the objective.
-
-  Attributes:
-    gradient: float32 [D + 1, C], by the kernel and, last, by the bias.
-  """
+  """The head's scores, and the objective."""
 
   trained: Score
   validated: Score
   loss: float
-  gradient: np.ndarray
+  gradient: np.ndarray  # float32 [D + 1, C], by the kernel and, last, by the bias
 
 
 def blocks_of(data: Bottlenecks) -> Iterator[Block]:
@@ -68,16 +58,11 @@ def blocks_of(data: Bottlenecks) -> Iterator[Block]:
 
 
 class Objective:
-  """Mean cross-entropy + l2 / 2n * kernel squares, of n images.
-
-  Attributes:
-    images: how many are learned from, distorted variants too.
-    penalty: l2 / n.
-  """
+  """Mean cross-entropy + l2 / 2n * kernel squares, of n images."""
 
   def __init__(self, data: Bottlenecks, l2: float):
     self._data = data
-    self.images = len(data.learned_rows)
+    self.images = len(data.learned_rows)  # distorted variants too
     self.penalty = l2 / len(data.rows[TRAINING])
 
   def evaluate(self, head: LinearHead) -> Evaluation:

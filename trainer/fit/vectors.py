@@ -64,12 +64,9 @@ Vectors = np.ndarray | StoredVectors
 
 
 def make_vectors(shape: tuple[int, int], memory_limit: int | None) -> Vectors:
-  """Returns room for vectors, in memory if it takes at most `memory_limit`.
+  """Returns room for vectors, in memory if it takes at most `memory_limit` bytes.
 
-  Args:
-    memory_limit: bytes; None: half of the available memory.
-
-  Raises InputError if there is no room in the folder for temporary files.
+  None: half of the available memory. Raises InputError if there is no room in the folder for temporary files.
   """
   size = 4 * shape[0] * shape[1]
   limit = int(_SHARE * available_memory()) if memory_limit is None else memory_limit
