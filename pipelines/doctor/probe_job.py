@@ -62,7 +62,7 @@ def run_probe(
 ) -> ProbeResult:
   """Runs the job in its own process; for `read` and `folder` see `report`.
 
-  `is_slow` is asked from the time limit on: whether the job is at work, and waits for nobody. Raises TimeoutError, with
+  From the time limit on `is_slow` tells whether the job is at work, and waits for nobody. Raises TimeoutError, with
   the log of Beam, the engine and the workers, if the job was killed, and RuntimeError if it failed.
   """
   with tempfile.TemporaryDirectory(prefix="beam-retrain-doctor-") as scratch:

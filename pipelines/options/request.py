@@ -73,12 +73,14 @@ class JobRequest(Request):
     return read_pipeline_options(self.prog(), self, self.beam_options, check_engine)
 
 
-def parse_job(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, PipelineOptions]:
+def parse_job(
+  parser: argparse.ArgumentParser, argv: Sequence[str], *, check_engine: bool = True
+) -> tuple[argparse.Namespace, PipelineOptions]:
   """Parses our flags; passes the rest to Beam as `pipeline_options` does."""
   flags, rest = separate_beam_options(parser, argv)
   from beam_retrain.pipelines.options.engine import read_pipeline_options
 
-  return flags, read_pipeline_options(parser.prog, flags, rest, check_engine=True)
+  return flags, read_pipeline_options(parser.prog, flags, rest, check_engine)
 
 
 def separate_beam_options(
