@@ -55,27 +55,17 @@ _MAX_SETTING = 300  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What a report shows.
-
-  Attributes:
-    metrics: parts that are missing (calibration, gates, comparison, slices, a candidate, ...) are left out.
-    images: `mistakes`, `suspicious`, `right`, `regressed`, `fixed` -> images to show.
-    quarantined: file_name, split, size_bytes, reason, detail of each image listed; `metrics` has the total.
-    trend: nights, the oldest first, tonight last; empty: no trend.
-    date: `YYYY-MM-DD`, or empty.
-    training: model -> how it was trained.
-    map: of the model's bottlenecks; None: no map.
-  """
+  """What a report shows; what is missing in `metrics` (calibration, slices, a candidate, ...) is left out."""
 
   metrics: Metrics
-  images: Mapping[str, Sequence[ShownImage]]
-  quarantined: Sequence[Sequence[Any]]
+  images: Mapping[str, Sequence[ShownImage]]  # `mistakes`, `suspicious`, `right`, `regressed`, `fixed` -> images
+  quarantined: Sequence[Sequence[Any]]  # file_name, split, size_bytes, reason, detail; `metrics` has the total
   info: RunInfo
-  trend: Sequence[TrendPoint]
+  trend: Sequence[TrendPoint]  # the oldest night first, tonight last; empty: no trend
   title: str
-  date: str = ""
-  training: Mapping[str, TrainingLog] = dataclasses.field(default_factory=dict)
-  map: EmbeddingMap | None = None
+  date: str = ""  # `YYYY-MM-DD`
+  training: Mapping[str, TrainingLog] = dataclasses.field(default_factory=dict)  # by model
+  map: EmbeddingMap | None = None  # of the model's bottlenecks
 
   def images_of(self, model: str, kind: str) -> list[ShownImage]:
     return [image for image in self.images.get(kind, ()) if image.model == model]

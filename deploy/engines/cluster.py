@@ -91,24 +91,15 @@ _HERE = Here()
 
 
 class Cluster(NamedTuple):
-  """Description of a cluster.
+  """Description of a cluster."""
 
-  Attributes:
-    processes: name -> arguments of `java` after the class path.
-    overview: URL of the master's state, JSON.
-    workers_in: that JSON -> number of registered workers.
-    job_server: arguments of `java`, as of a process; of a server that stands.
-    job_server_flags: of a job that starts its own.
-    variables: added to the environment.
-  """
-
-  processes: dict[str, list[str]]
-  overview: str
-  workers_in: Callable[[dict], int]
+  processes: dict[str, list[str]]  # name -> arguments of `java` after the class path
+  overview: str  # URL of the master's state, JSON
+  workers_in: Callable[[dict], int]  # that JSON -> number of registered workers
   flags: list[str]
-  job_server: list[str]
-  job_server_flags: list[str]
-  variables: dict[str, str]
+  job_server: list[str]  # arguments of `java`, as of a process; of a server that stands
+  job_server_flags: list[str]  # of a job that starts its own
+  variables: dict[str, str]  # added to the environment
 
 
 def flink(engines: Path, folder: Path, retries: int, workers: int, places: Here = _HERE) -> Cluster:
@@ -260,18 +251,10 @@ def start(
   workers: int = WORKERS,
   has_job_server: bool = False,
 ) -> list[str]:
-  """Starts a cluster and waits until its workers are registered.
+  """Starts a cluster, waits until its workers are registered, and returns the flags of a job.
 
-  Args:
-    folder: the cluster's own; its contents are deleted.
-    retries: retries of a Flink job, or of a Spark task.
-    has_job_server: of its own, for all jobs.
-
-  Returns:
-    the flags of a job.
-
-  Raises:
-    ClusterError: it is already running, the jars are missing, or it did not start and has been stopped again.
+  What is in its folder is deleted. Raises ClusterError if it is already running, the jars are missing, or it did not
+  start and has been stopped again.
   """
   prepare(kind, engines, folder, f"cluster.py stop {kind}")
   return launch(kind, engines, folder, retries, workers, has_job_server=has_job_server)

@@ -75,12 +75,9 @@ def _is_compatible(name: str, version: str, own: str) -> bool:
 def check_paths(
   workers: Sequence[Process], paths: Mapping[str, str], output: str, missing: Sequence[Process]
 ) -> list[Finding]:
-  """Checks that workers read and write the driver's paths.
+  """Checks that workers read and write the driver's paths, each with the user's flag.
 
-  Args:
-    paths: path that they should read -> the user's flag; may be empty.
-    output: the flag of the folder that they should write to, or "".
-    missing: workers that claim to have written, but whose file the driver does not find.
+  `missing` are workers that claim to have written, but whose file the driver does not find.
   """
   remedy = "give a path that is the same for all workers and this machine, on a shared disk or in a bucket"
   findings = []

@@ -175,9 +175,7 @@ def choose_splits(
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
   """Returns the splits to plan, and how to split unsplit sources.
 
-  Args:
-    split: `auto`, `testing` or `all`.
-    percentages: those of the model's bottlenecks, so that no training image is tested on.
+  By the `percentages` of the models' bottlenecks no training image is tested on.
   """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None

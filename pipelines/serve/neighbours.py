@@ -35,18 +35,13 @@ class Near(NamedTuple):
 
 
 class Neighbours:
-  """Bottlenecks of a folder's training images, of length 1.
-
-  Attributes:
-    images: N training images, validation images among them.
-    testing: at most `MAX_PAIRED` testing images, with their bottlenecks.
-  """
+  """Bottlenecks of a folder's training images, of length 1, and of `MAX_PAIRED` testing images."""
 
   def __init__(self, folder: str, info: RunInfo):
     counts = read_stats(folder, files).splits
     dimensions = info.trunk.dimensions
     self._vectors = np.empty((sum(each.outputs for each in counts.values()), dimensions), np.float32)
-    self.images: list[Stored] = []
+    self.images: list[Stored] = []  # validation images among them
     self.testing: list[tuple[Stored, np.ndarray]] = []
     for shard in read_shards(folder, SplitPercentages.from_settings(info.settings)):
       for split, one in shard:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_retrain.pipelines.predict import rank
 from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 
@@ -97,15 +98,9 @@ def answer(asked: Asked, results: Sequence[Inferred | Quarantined], labels: Sequ
 
 
 def _decide(scores: np.ndarray, labels: Sequence[str]) -> dict[str, object]:
-  best = np.argsort(-scores, kind="stable")[: min(_TOP, len(labels))]  # in a tie the first, as `tf.math.top_k`
-  top = scores[best].tolist()
-  return {
-    "label": labels[best[0]],
-    "confidence": top[0],
-    "top_labels": [labels[index] for index in best],
-    "top_scores": top,
-    "scores": scores.tolist(),
-  }
+  names, values = map(list, zip(*rank(scores, labels, _TOP), strict=True))
+  best = {"label": names[0], "confidence": values[0], "top_labels": names, "top_scores": values}
+  return {**best, "scores": scores.tolist()}
 
 
 def status() -> dict[str, object]:

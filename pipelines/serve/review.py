@@ -34,13 +34,9 @@ MAX_NOTE = 500  # characters
 
 @dataclasses.dataclass
 class Item:
-  """An image to review; `confidence` is in percent.
+  """An image to review, for reasons, its `kinds`.
 
-  Attributes:
-    kinds: why: `mistakes`, `suspicious`, `leaks` and `near-duplicates`.
-    suggested: the label that heads trained on other images suggest; empty without `--label_errors`.
-    ranks: kind -> place among the images of this kind, 0 for what to look at first.
-    like: numbers of images beside it, with words: copies under another name, or a near training image.
+  Beside it stand the images of the numbers in `like`: copies under another name, or a near training image.
   """
 
   key: str
@@ -48,10 +44,10 @@ class Item:
   label: str
   image: int
   predicted: str = ""
-  suggested: str = ""
-  confidence: float | None = None
+  suggested: str = ""  # the label that heads trained on other images suggest; empty without `--label_errors`
+  confidence: float | None = None  # in percent
   kinds: list[str] = dataclasses.field(default_factory=list)
-  ranks: dict[str, int] = dataclasses.field(default_factory=dict)
+  ranks: dict[str, int] = dataclasses.field(default_factory=dict)  # kind -> place, 0 for what to look at first
   like: list[tuple[int, str]] = dataclasses.field(default_factory=list)
 
   @property

@@ -47,19 +47,12 @@ HELD_OUT_SHARE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Font:
-  """One face of one package.
+  """One face of one package."""
 
-  Attributes:
-    package: name without its scope, `caveat`.
-    path: its `.woff` file, which Pillow opens as it is.
-    is_handwriting: drawn as if by hand.
-    is_held_out: used to choose between versions, never to train.
-  """
-
-  package: str
-  path: pathlib.Path
+  package: str  # its name without scope, `caveat`
+  path: pathlib.Path  # its `.woff` file, which Pillow opens as it is
   is_handwriting: bool
-  is_held_out: bool
+  is_held_out: bool  # used to choose between versions, never to train
 
 
 def packages() -> dict[str, str]:

@@ -38,17 +38,11 @@ def class_index(character: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
-  """Many glyphs.
+  """Many glyphs."""
 
-  Attributes:
-    fields: uint8 [N, GRID, GRID], 128 + STEPS_PER_PX * distance in pixels.
-    half_widths: float32 [N], half the mean thickness of the strokes, in pixels.
-    labels: int32 [N], places in CLASSES.
-  """
-
-  fields: np.ndarray
-  half_widths: np.ndarray
-  labels: np.ndarray
+  fields: np.ndarray  # uint8 [N, GRID, GRID], 128 + STEPS_PER_PX * distance in pixels
+  half_widths: np.ndarray  # float32 [N], half the mean thickness of the strokes, in pixels
+  labels: np.ndarray  # int32 [N], places in CLASSES
 
   def __len__(self) -> int:
     return len(self.labels)

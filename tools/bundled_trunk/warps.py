@@ -6,8 +6,12 @@ the very images that it would have seen.
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+from scipy import fft  # type: ignore[import-untyped]
 
 from tools.bundled_trunk import glyphs
 
@@ -17,24 +21,6 @@ IMAGE_PX = 28
 # bow flattens, a line trembles.
 _ELASTIC = ((3, 1.1), (5, 0.75), (9, 0.3))
 _THICKNESS_KNOTS = 4
-
-# JPEG's luminance table (ITU T.81, annex K) at quality 75, as libjpeg scales it: half of each, rounded up.
-_QUANTA = (
-  np.array(
-    [
-      [16, 11, 10, 16, 24, 40, 51, 61],
-      [12, 12, 14, 19, 26, 58, 60, 55],
-      [14, 13, 16, 24, 40, 57, 69, 56],
-      [14, 17, 22, 29, 51, 87, 80, 62],
-      [18, 22, 37, 56, 68, 109, 103, 77],
-      [24, 35, 55, 64, 81, 104, 113, 92],
-      [49, 64, 78, 87, 103, 121, 120, 101],
-      [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
-  )
-  * 50
-  + 50
-) // 100
 
 
 def warp(fields: tf.Tensor, half_widths: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -73,9 +59,11 @@ def through_jpeg(images: tf.Tensor) -> tf.Tensor:
   levels = tf.concat([levels, tf.repeat(levels[:, -1:], pad, axis=1)], axis=1)
   levels = tf.concat([levels, tf.repeat(levels[:, :, -1:], pad, axis=2)], axis=2)
   blocks = (IMAGE_PX + pad) // 8
+  file = io.BytesIO()
+  Image.new("L", (8, 8)).save(file, "JPEG", quality=75)
+  quanta = tf.reshape(tf.constant(Image.open(file).quantization[0], tf.float32), [8, 8])
   levels = tf.transpose(tf.reshape(levels, [-1, blocks, 8, blocks, 8]), [0, 1, 3, 2, 4])
-  cosines = tf.constant(_cosines())
-  quanta = tf.constant(_QUANTA, tf.float32)
+  cosines = tf.constant(fft.dct(np.eye(8), axis=0, norm="ortho"), tf.float32)
   waves = tf.round(cosines @ levels @ tf.transpose(cosines) / quanta) * quanta
   levels = tf.transpose(cosines) @ waves @ cosines
   levels = tf.reshape(tf.transpose(levels, [0, 1, 3, 2, 4]), [-1, blocks * 8, blocks * 8])
@@ -153,9 +141,3 @@ def _spread(knots: int) -> np.ndarray:
   weights = np.exp(-2.0 * at**2)
   weights /= np.sqrt((weights**2).sum(1, keepdims=True))  # keeps the deviation of independent values
   return np.einsum("ya,xb->abyx", weights, weights).reshape(knots**2, -1).astype(np.float32)
-
-
-def _cosines() -> np.ndarray:
-  """The orthonormal 8-point discrete cosine transform, float32 [8, 8]."""
-  k, n = np.mgrid[:8, :8]
-  return (np.cos(np.pi * k * (2 * n + 1) / 16) * np.where(k == 0, np.sqrt(1 / 8), 0.5)).astype(np.float32)

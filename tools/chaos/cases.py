@@ -14,26 +14,16 @@ NIGHT_BEFORE, NIGHT = "2026-11-20", "2026-11-21"
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """A command line, and its folders below the place where it works.
-
-  Attributes:
-    argv: `{}` stands for that place.
-    needs: folders that are there before.
-    output: the folder that it writes; empty for none.
-    stages: finished folders in the output, each with `COMPLETED`.
-    saved_as: the name of the undisturbed output, if another; see `placed`.
-    is_cold: whether the cache is empty.
-    forks: whether it forks its workers, which it does only where TensorFlow is not loaded.
-  """
+  """A command line, and its folders below the place where it works."""
 
   name: str
-  argv: tuple[str, ...]
-  needs: tuple[str, ...]
-  output: str = ""
-  stages: tuple[str, ...] = ()
-  saved_as: str = ""
-  is_cold: bool = False
-  forks: bool = False
+  argv: tuple[str, ...]  # `{}` stands for that place
+  needs: tuple[str, ...]  # folders that are there before
+  output: str = ""  # the folder that it writes; empty for none
+  stages: tuple[str, ...] = ()  # finished folders in the output, each with `COMPLETED`
+  saved_as: str = ""  # the name of the undisturbed output, if another; see `placed`
+  is_cold: bool = False  # whether the cache is empty
+  forks: bool = False  # whether it forks its workers, which it does only where TensorFlow is not loaded
   runner: tuple[str, ...] = _LOCAL
   takes_runner: bool = True
 

@@ -38,21 +38,13 @@ _EVENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Where to kill, and whom.
+  """Where to kill, and whom."""
 
-  Attributes:
-    root: operations below this folder count.
-    state: a file of 8 bytes, the count; `STATE.log` gets one line for each operation.
-    at: the number of the operation before which to kill, from 1; NEVER: only count.
-    whom: the command's own process, its whole group, or the process that is at work.
-    main: process id of the command.
-  """
-
-  root: str
-  state: str
-  at: int = NEVER
-  whom: str = GROUP
-  main: int = 0
+  root: str  # operations below this folder count
+  state: str  # a file of 8 bytes, the count; `STATE.log` gets one line for each operation
+  at: int = NEVER  # the number of the operation before which to kill, from 1; NEVER: only count
+  whom: str = GROUP  # the command's own process, its whole group, or the process that is at work
+  main: int = 0  # process id of the command
 
   @property
   def log(self) -> str:

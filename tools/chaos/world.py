@@ -31,17 +31,11 @@ _RANDOM_NAMES = re.compile(r"events\.out\.tfevents\..*")
 
 
 class World:
-  """The finished folders of undisturbed runs, and places like them.
-
-  Attributes:
-    root: where commands work; their paths are those of the undisturbed runs.
-    saved: what is put there.
-    isolated: whether each process has its own mounts; otherwise one trial at a time.
-  """
+  """The finished folders of undisturbed runs, `saved`, and places like them, at `root`."""
 
   def __init__(self, folder: Path, isolated: bool):
     self.root, self.saved, self.logs = folder / "place", folder / "saved", folder / "logs"
-    self.isolated = isolated
+    self.isolated = isolated  # whether each process has its own mounts; otherwise one trial at a time
     for path in (self.root, self.saved, self.saved / "cache", self.logs):
       path.mkdir()
     self.said: dict[str, str] = {}  # by commands without an output folder
@@ -93,11 +87,7 @@ class World:
 
   @contextlib.contextmanager
   def place(self, case: Case, mount: Callable[[Path], None] | None = None) -> Iterator[Place]:
-    """Fills the place with what a case needs; the process keeps it to itself where it can.
-
-    Args:
-      mount: mounts something else than a disk in memory there.
-    """
+    """Fills the place, a disk in memory or what `mount` mounts, with what a case needs; its process keeps it."""
     if self.isolated:
       processes.isolate()
       if mount:

@@ -29,20 +29,14 @@ UNBOUNDED = "not tried: nothing bounds it"
 
 
 class Variant(NamedTuple):
-  """A line of the table.
-
-  Attributes:
-    reason: why all doors refuse it; None: they show its pixels.
-    pillow: what Pillow makes of it: `SAME`, `REFUSES`, or what else it shows.
-    alone: what the exported model makes of it without beam-retrain: `SAME`, `REFUSES`, `UNBOUNDED` or what else.
-  """
+  """A line of the table."""
 
   format: str
   what: str
   made: Made
-  reason: Reason | None
-  pillow: str
-  alone: str
+  reason: Reason | None  # why all doors refuse it; None: they show its pixels
+  pillow: str  # what Pillow makes of it: `SAME`, `REFUSES`, or what else it shows
+  alone: str  # what the exported model makes of it without beam-retrain: as above, or `UNBOUNDED`
   bound: int = 0
 
   @property

@@ -42,22 +42,14 @@ _FILES = (TRAINING, VALIDATION, TESTING)  # validation files exist only if the d
 
 @dataclasses.dataclass(frozen=True)
 class Bottlenecks:
-  """All bottlenecks of a data set.
+  """All bottlenecks of a data set."""
 
-  Attributes:
-    vectors: float32 [N, D], transformed; an array, or in a file.
-    classes: int32 [N], class indices.
-    rows: split -> int64 [n], its rows of `vectors`; `DISTORTED` has variants of the training images.
-    sha256: digest of keys, classes and untransformed vectors, 64 hex digits.
-    images: uint64 [N], the images as in `starts_of`; None if a record has no SHA-256.
-  """
-
-  vectors: Vectors
-  classes: np.ndarray
-  rows: dict[str, np.ndarray]
+  vectors: Vectors  # float32 [N, D], transformed; an array, or in a file
+  classes: np.ndarray  # int32 [N], class indices
+  rows: dict[str, np.ndarray]  # split -> int64 [n], rows of `vectors`; `DISTORTED` has variants of training images
   labels: Sequence[str]
-  sha256: str
-  images: np.ndarray | None = None
+  sha256: str  # of keys, classes and untransformed vectors, 64 hex digits
+  images: np.ndarray | None = None  # uint64 [N], as in `starts_of`; None if a record has no SHA-256
 
   @property
   def dimensions(self) -> int:

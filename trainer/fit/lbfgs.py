@@ -20,18 +20,12 @@ _SHORTER = 0.3
 
 
 class Lbfgs:
-  """Moves weights in place towards the minimum of a convex function.
-
-  Attributes:
-    weights: float32, where the function is to be evaluated next.
-    length: the step from the last accepted point to `weights`; 1: a whole one.
-    promised: the decrease of the loss that a whole step promises.
-  """
+  """Moves weights in place towards the minimum of a convex function."""
 
   def __init__(self, weights: np.ndarray):
-    self.weights = weights
-    self.length = 0.0
-    self.promised = np.inf
+    self.weights = weights  # float32, where the function is to be evaluated next
+    self.length = 0.0  # of the step from the last accepted point to `weights`; 1: a whole one
+    self.promised = np.inf  # the decrease of the loss that a whole step promises
     self._loss = np.inf
     self._point = weights.copy()
     self._gradient = np.zeros_like(weights)

@@ -14,15 +14,12 @@ Settings = dict[str, str | float | None]
 class FullBatch:
   """L-BFGS; an epoch is one pass over the images.
 
-  Attributes:
-    epochs: the most of them.
-    patience: epochs without a lower validation loss before training stops; the best epoch's weights are kept.
-    l2: strength of the penalty, 1/C of scikit-learn's LogisticRegression: l2 / 2 * sum of squares, shared by the
-      training images.
+  `l2` is the strength of the penalty, 1/C of scikit-learn's LogisticRegression: l2 / 2 * sum of squares, shared by the
+  training images.
   """
 
-  epochs: int
-  patience: int
+  epochs: int  # the most of them
+  patience: int  # epochs without a lower validation loss before training stops; the best epoch's weights are kept
   l2: float
 
   def to_settings(self) -> Settings:
