@@ -80,8 +80,6 @@ _OWNED = (*_FOLDERS, SCHEMA_FILE, LEAKS_FILE, REFUSED_LEAKS_FILE, *CORRECTIONS, 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned `bottlenecks`."""
-
   request: BottlenecksRequest  # with absolute paths and, with `--retry_from`, the earlier run's settings
   argv: Sequence[str]  # that makes the same output
   options: PipelineOptions

@@ -107,7 +107,6 @@ def flags_of(command: str) -> Any:
 
 
 def complete_in(shell: str) -> str:
-  """Returns the script that completes commands and flags in a shell."""
   import shtab
 
   if shell not in _SHELLS:

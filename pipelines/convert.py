@@ -48,8 +48,6 @@ run = ConvertRequest.run
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned conversion."""
-
   request: ConvertRequest
   options: PipelineOptions
   task: ConvertShard

@@ -38,8 +38,6 @@ run = PredictRequest.run
 
 
 class Job(NamedTuple):
-  """The loaded model, its labels, and the files to predict."""
-
   request: PredictRequest
   model: LoadedModel
   labels: Sequence[str]
@@ -62,7 +60,6 @@ def execute(request: PredictRequest) -> int:
 
 
 def plan(request: PredictRequest) -> Job:
-  """Finds the images and loads the model."""
   local_files.check_local("predict", request.model, *request.images)
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
@@ -167,7 +164,6 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
-  """One JSON object per line."""
   for path, ranked in predictions:
     top = [{"label": label, "confidence": round(score, 6)} for label, score in ranked]
     yield json.dumps({"file_name": path, "label": ranked[0][0], "confidence": top[0]["confidence"], "top": top})

@@ -115,7 +115,6 @@ def _check(folder: str) -> int:
 
 
 def plan(request: VerifyRequest) -> Job:
-  """Checks the model and the images."""
   if request.model is None or request.input is None:
     missing = "model" if request.model is None else "input"
     raise InputError(f"--{missing} is missing: give --model DIR and --input DIR, or --same A B, or --folder DIR.")
@@ -201,7 +200,6 @@ def _written_lite_files(model: Model) -> list[str]:
 
 
 def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int:
-  """Prints the differences; returns the exit code."""
   request = job.request
   if job.trunk.serving.why:
     say(job.trunk.serving, file=sys.stderr)

@@ -95,7 +95,6 @@ class Gate(abc.ABC):
     return f"{100 * threshold:.10g} {self.unit}"
 
   def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
-    """Yields additional test cases."""
     yield from ()
 
 

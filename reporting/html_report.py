@@ -159,8 +159,6 @@ def _short_json(value: Any) -> str:
 
 
 class _Details(NamedTuple):
-  """The sections of one model."""
-
   name: str
   model: ModelMetrics
   matrix: Matrix

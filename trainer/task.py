@@ -29,8 +29,6 @@ run = TrainRequest.run
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned training."""
-
   request: TrainRequest
   bottlenecks: str  # the folder to read; `info` and `labels` are its own
   output: str

@@ -91,8 +91,6 @@ _HERE = Here()
 
 
 class Cluster(NamedTuple):
-  """Description of a cluster."""
-
   processes: dict[str, list[str]]  # name -> arguments of `java` after the class path
   overview: str  # URL of the master's state, JSON
   workers_in: Callable[[dict], int]  # that JSON -> number of registered workers

@@ -52,8 +52,6 @@ PARTS_FOLDER = ".parts"
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """A planned labelling of a folder."""
-
   folder: str  # of the images, by the path that workers read
   shown_as: str  # how the user spelled it
   work: LabelShard

@@ -183,7 +183,6 @@ def open_graph(flags: argparse.Namespace) -> Graph:
 
 
 def read_file(path: str, flag: str) -> bytes:
-  """Returns the bytes of a local or remote file."""
   if "://" in path:
     from beam_retrain.transforms.io import files
 

@@ -128,7 +128,6 @@ class Stages:
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")
 
   def train(self) -> None:
-    """Trains the head, unless it is already trained."""
     if self.chain.code != ExitCode.DONE:
       return
     if self.is_trained:

@@ -149,7 +149,6 @@ def _unusable_here(thing: str, what: str, error: Exception) -> Finding:
 
 
 def _trunk_bytes(handle: str) -> int | None:
-  """Returns the size of a trunk; None if unknown."""
   if handle == BUNDLED:
     return os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):

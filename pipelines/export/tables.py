@@ -47,8 +47,6 @@ Cells = Sequence[object] | np.ndarray
 
 
 class Table(NamedTuple):
-  """A table's columns, and a function that reads its batches."""
-
   name: str
   columns: Mapping[str, Kind]
   read: Callable[[], Iterator[Sequence[Cells]]]  # a sequence of cells for each column

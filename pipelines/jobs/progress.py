@@ -136,7 +136,6 @@ class ShardProgress:
     self.planned: int | None = None
 
   def look(self) -> Counts:
-    """Returns the current counts."""
     with contextlib.suppress(FileNotFoundError):
       for entry in os.listdir(self._folder):
         name = entry.removesuffix(".json")

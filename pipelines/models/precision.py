@@ -41,8 +41,6 @@ CALIBRATION_IMAGES = 128
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-  """The chosen variant."""
-
   trunk: Trunk
   check: Agreement | None = None  # for the variant of an earlier run, that run's
   why: str = ""  # it is another than the requested or automatic one

@@ -151,7 +151,6 @@ class ModelTrunk:
 
 
 def check_labels(source: Source, model: Model) -> None:
-  """Checks that the model knows each label of the images."""
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
     naming = f", name them with {flag('class_names')}" if isinstance(source, IdxSource) else ""

@@ -80,7 +80,6 @@ def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
 
 
 def report_notes(source: Source) -> None:
-  """Reports on standard error what is to be known of an input."""
   for note in source.notes():
     say(note, file=sys.stderr)
 

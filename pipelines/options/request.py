@@ -32,8 +32,6 @@ _MODELS = ("model", "candidate")  # among `paths`: may be given by the folder of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobRequest(Request):
-  """Base of the request of a Beam job."""
-
   paths: ClassVar[tuple[str, ...]] = ()
   """Fields that are paths."""
 

@@ -19,8 +19,6 @@ SPLIT_PERCENTAGES = ("testing_percentage", "validation_percentage")
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """A request of a chain."""
-
   request: Request
   decisive: Sequence[str]  # the fields that decide the output, in the order in which a state digests them
 
@@ -62,7 +60,6 @@ class Offered:
 
 
 def add_stage_flags(parser: argparse.ArgumentParser, stages: Sequence[Offered]) -> None:
-  """Adds the flags of stages, in a group for each."""
   for offered, actions in _split(stages):
     group = parser.add_argument_group(f"flags of {offered.request.command}")
     for action in actions:

@@ -40,8 +40,6 @@ class PlannedInput(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlanRequest(TrunkRequest):
-  """The flags of `plan`; see their help."""
-
   command: ClassVar[str] = "plan"
   module: ClassVar[str] = "beam_retrain.pipelines.plan.command"
   description: ClassVar[str] = _DESCRIPTION

@@ -42,8 +42,6 @@ run = ReevaluateRequest.run
 
 
 class Job(NamedTuple):
-  """Tonight's planned evaluation."""
-
   evaluation: Evaluation
   info: RunInfo
   history: str

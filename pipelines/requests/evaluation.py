@@ -51,8 +51,6 @@ _IN_BOTH = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationRequest(JobRequest, IdxFlags):
-  """Options of both commands."""
-
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names", "corrections")
 
   compares: ClassVar[bool] = False

@@ -20,8 +20,6 @@ _ROWS = 256
 
 
 class Stored(NamedTuple):
-  """An image of the bottlenecks."""
-
   key: str
   label: str
   sha256: str

@@ -47,8 +47,6 @@ HELD_OUT_SHARE = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Font:
-  """One face of one package."""
-
   package: str  # its name without scope, `caveat`
   path: pathlib.Path  # its `.woff` file, which Pillow opens as it is
   is_handwriting: bool

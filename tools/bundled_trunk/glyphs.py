@@ -38,8 +38,6 @@ def class_index(character: str) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Bank:
-  """Many glyphs."""
-
   fields: np.ndarray  # uint8 [N, GRID, GRID], 128 + STEPS_PER_PX * distance in pixels
   half_widths: np.ndarray  # float32 [N], half the mean thickness of the strokes, in pixels
   labels: np.ndarray  # int32 [N], places in CLASSES
@@ -94,7 +92,6 @@ def draw_font(font: ImageFont.FreeTypeFont) -> list[tuple[np.ndarray, float, int
 
 
 def draw_fonts(paths: Sequence[pathlib.Path]) -> Bank:
-  """All glyphs of several faces."""
   return Bank.of(glyph for path in paths for glyph in draw_font(ImageFont.truetype(str(path), 100)))
 
 

@@ -38,8 +38,6 @@ _EVENTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """Where to kill, and whom."""
-
   root: str  # operations below this folder count
   state: str  # a file of 8 bytes, the count; `STATE.log` gets one line for each operation
   at: int = NEVER  # the number of the operation before which to kill, from 1; NEVER: only count

@@ -19,8 +19,6 @@ _ABOUT = Path(__file__).with_name("about.md")
 
 
 class Facts(NamedTuple):
-  """How and where it was run."""
-
   command: str
   seed: int
   seconds: float
@@ -40,7 +38,6 @@ class Facts(NamedTuple):
 
 
 def page(outcomes: Sequence[Outcome], facts: Facts) -> str:
-  """Returns the page, in Markdown."""
   lines = [_ABOUT.read_text(), "## This run", "", *facts.lines(), ""]
   kinds = Counter(fault.kind for outcome in outcomes for fault in outcome.faults)
   tried = sum(outcome.result != NOT_REACHED or bool(outcome.faults) for outcome in outcomes)

@@ -31,8 +31,6 @@ RIGHT = SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED = "same bytes", "noticed", 
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-  """What is wrong, in a sentence."""
-
   kind: str
   text: str
 

@@ -33,8 +33,6 @@ _MOST_SHOWN = 20
 
 
 class Finding(NamedTuple):
-  """What is wrong with one image."""
-
   number: int
   variant: str
   what: str

@@ -29,8 +29,6 @@ UNBOUNDED = "not tried: nothing bounds it"
 
 
 class Variant(NamedTuple):
-  """A line of the table."""
-
   format: str
   what: str
   made: Made

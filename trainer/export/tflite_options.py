@@ -17,8 +17,6 @@ _DEFAULT_IMAGES = 200
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TfliteOptions:
-  """The flags of the same names."""
-
   tflite_output_file: str | None = option(
     None,
     "also write the model for TensorFlow Lite: float images in, float scores out; its labels go into a file next to it",

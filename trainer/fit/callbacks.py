@@ -31,7 +31,6 @@ class EvalResult:
 
 
 def best_round(rounds: Sequence[EvalResult]) -> EvalResult:
-  """Returns the first round with the lowest validation loss."""
   return min(rounds, key=lambda one: one.validation_loss)
 
 

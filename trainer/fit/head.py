@@ -33,7 +33,6 @@ class Score(NamedTuple):
 
 
 def total(scores: Iterable[Score]) -> Score:
-  """Adds scores up."""
   return Score(*map(sum, zip(Score(0.0, 0, 0), *scores, strict=True)))
 
 

@@ -68,7 +68,6 @@ class Schedule:
 
   @property
   def rounds(self) -> int:
-    """The number of evaluations."""
     return len(range(self.first_eval, self.steps - 1, self.eval_every)) + 1
 
   def next_eval(self, step: int) -> int:
