@@ -24,16 +24,8 @@ from beam_retrain.pipelines.models.sample import IMAGES as CHECKED_IMAGES
 from beam_retrain.pipelines.models.sample import RECORD_FILES, sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
 from beam_retrain.pipelines.options.flags import LEAST_IMAGES
+from beam_retrain.pipelines.plan import timing
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
-from beam_retrain.pipelines.plan.timing import (
-  PREFIX,
-  find_decoding_limit,
-  plan_images,
-  time_closing,
-  time_growth,
-  time_work,
-  timed,
-)
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
@@ -84,7 +76,7 @@ class Measurement:
 def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
   """Runs the job over a sample; measures what each further image costs."""
   sample = _read_sample(request, whole)
-  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+  with tempfile.TemporaryDirectory(prefix=timing.PREFIX) as folder:
     images, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
     in_shards = write_sample(sample, images)
     job_secs, memory_bytes, first_secs = _run_job(request.of_sample(images, output, whole.engine), folder)
@@ -96,15 +88,15 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
         f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}):"
         " repair or remove them, and plan again."
       )
-    planning_secs, counts = time_growth(plan_images, whole.source, whole.percentages, few)
-    listing_secs, _ = time_growth(
+    planning_secs, counts = timing.time_growth(timing.plan_images, whole.source, whole.percentages, few)
+    listing_secs, _ = timing.time_growth(
       lambda source, percentages: sample_images(source, (TRAINING,), percentages), whole.source, whole.percentages, few
     )
     total = sum(counts.values())
     wanted = request.pictures or total
     handler, job = _choose_handler(request, whole, os.path.join(output, TRUNK_FOLDER), info, wanted)
     shard, shard_images = whole.source.typical_shard((TRAINING,), whole.percentages, CHECKED_IMAGES)
-    shard_secs, image_secs = time_work(handler, shard, shard_images, whole.source.labels)
+    shard_secs, image_secs = timing.time_work(handler, shard, shard_images, whole.source.labels)
     if handler.batch_size != info.settings["batch_size"]:
       memory_bytes = max(memory_bytes, peak_memory())
     records_bytes = sum(map(os.path.getsize, record_files(output)))
@@ -114,12 +106,12 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       image_secs=image_secs,
-      closing_secs=time_closing(handler, few.labels, info.trunk, min(wanted, _CLOSING_RECORDS)),
+      closing_secs=timing.time_closing(handler, few.labels, info.trunk, min(wanted, _CLOSING_RECORDS)),
       memory_bytes=memory_bytes,
       record_bytes=records_bytes / stats.outputs,
       folder_bytes=sum(map(os.path.getsize, files.walk(output))) - records_bytes,
     )
-    limit = find_decoding_limit(handler)
+    limit = timing.find_decoding_limit(handler)
   return Measurement(costs, counts, looked_at, bad, job, first_secs, limit)
 
 
@@ -146,11 +138,11 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
 
   Runs it again if it prepared the trunk. Returns seconds, peak memory in bytes, and how much longer the first one took.
   """
-  first_secs, (memory_bytes, written) = timed(lambda: _run_child(request, folder))
+  first_secs, (memory_bytes, written) = timing.timed(lambda: _run_child(request, folder))
   if not written:
     return first_secs, memory_bytes, 0.0
   shutil.rmtree(request.output)
-  secs, (memory_bytes, written_again) = timed(lambda: _run_child(request, folder))
+  secs, (memory_bytes, written_again) = timing.timed(lambda: _run_child(request, folder))
   # If the second also had to prepare it, the cache keeps nothing: every job will. A sample with fewer labels than the
   # input has a transform graph of its own, which is no cost of the job.
   is_kept = not written_again and any("/transform-" not in name for name in written)
