@@ -27,7 +27,7 @@ from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.pipelines.options.engine import check_paths
-from beam_retrain.pipelines.options.flags import LEAST_IMAGES, report_notes, report_oriented, retrain_names_setting
+from beam_retrain.pipelines.options.flags import LEAST_IMAGES, report_notes, report_oriented
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
@@ -120,7 +120,7 @@ class Job:
     settings = {
       "input": request.input,
       **record_settings(self.handler, trunk.fingerprint, self.percentages, source.labels),
-      **retrain_names_setting(request.retrain_names),
+      **({"retrain_names": True} if request.retrain_names else {}),
       **request.idx_settings(),
       **({"on_leak": request.on_leak} if request.on_leak != OnLeak.WARN else {}),
       **({"distortions": request.distortions.to_settings()} if request.distortions else {}),

@@ -71,7 +71,7 @@ def plan(request: EvaluateRequest) -> Job:
       "--label_errors looks at stored bottlenecks: give the output of `beam-retrain bottlenecks` with --reuse, or as"
       " --input."
     )
-  source = _stored_bottlenecks(request, model) if is_stored else find_images(request, model)
+  source = _stored_bottlenecks(request, model) if is_stored else find_images(request.input, request, model)
   evaluation = Evaluation.plan(
     request, options, {MODEL: model}, source, is_stored=is_stored, keeps_bottlenecks=bool(request.reuse)
   )

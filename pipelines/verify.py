@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from beam_retrain.pipelines.evaluation.images import Images, choose_images
+from beam_retrain.pipelines.evaluation.images import Images, choose_images, find_images
 from beam_retrain.pipelines.models.execution import Execution
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk
 from beam_retrain.pipelines.requests.verify import VerifyRequest
@@ -33,7 +33,6 @@ from beam_retrain.transforms.core.system.imports import load_tensorflow
 from beam_retrain.transforms.core.system.prefetch import batched
 from beam_retrain.transforms.evaluation.output_diff import check_comparable, compare_outputs
 from beam_retrain.transforms.io import files
-from beam_retrain.transforms.sources.find import find_source
 
 if TYPE_CHECKING:
   from beam_retrain.transforms.core.models.score_paths import ScoringPath  # loads TensorFlow
@@ -123,14 +122,7 @@ def plan(request: VerifyRequest) -> Job:
   if not files.is_local(request.model):
     raise InputError(f"{request.model} is remote, but models are loaded from local files only: give a local copy.")
   model = Model(files.absolute(request.model))
-  source = find_source(
-    files.absolute(request.input),
-    None if request.class_names else model.idx_classes,
-    retrain_names=model.retrain_names,
-    class_names=request.class_names,
-    transpose=request.transpose,
-  )
-  images = choose_images(source, request.split, [model])
+  images = choose_images(find_images(files.absolute(request.input), request, model), request.split, [model])
   trunk = ModelTrunk(model, request.precision, request.runtime)
   return Job(request, model, trunk, images, request.tflite or _written_lite_files(model))
 

@@ -111,14 +111,7 @@ def render_report(report: Report) -> str:
 def _environment() -> jinja2.Environment:
   import jinja2
 
-  environment = jinja2.Environment(
-    loader=jinja2.PackageLoader("beam_retrain.reporting", "templates"),
-    autoescape=True,
-    finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is another type
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
+  environment = escaping_environment(jinja2.PackageLoader("beam_retrain.reporting", "templates"))
   environment.filters |= {
     "breakable": _breakable,
     "change": wording.change,
@@ -144,6 +137,20 @@ def _environment() -> jinja2.Environment:
     "trained_on": wording.trained_on,
   }
   return environment
+
+
+def escaping_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
+  """Returns an environment of pages in which no text is markup, and unknown names are errors."""
+  import jinja2
+
+  return jinja2.Environment(
+    loader=loader,
+    autoescape=True,
+    finalize=lambda value: printable(value) if type(value) is str else value,  # Markup is another type
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
 
 
 def _breakable(text: str) -> Markup:

@@ -70,7 +70,9 @@ def _add_flags_of_script(group: FlagGroup) -> None:
   group.add_argument("--image_dir", metavar="DIR", help="folder of folders of images, one per label; required")
   add("output_graph", _path, "/tmp/output_graph.pb", "FILE", "the trained graph, frozen")
   add("intermediate_output_graphs_dir", str, "/tmp/intermediate_graph/", "DIR", "folder for intermediate_<step>.pb")
-  add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
+  # As in `retrain.py`, a negative number means never.
+  every = "steps between two of these graphs; 0: none"
+  add("intermediate_store_frequency", lambda text: max(_whole(text), 0), 0, "N", every)
   add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one per line, in the scores' order")
   add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
   add("how_many_training_steps", positive_int, 4000, "N", "steps of training")
@@ -165,11 +167,6 @@ def _percentage(text: str) -> int:
   if not 1 <= (value := _whole(text)) <= 98:
     raise argparse.ArgumentTypeError(f"{value} leaves one of training, validation and testing without images")
   return value
-
-
-def _frequency(text: str) -> int:
-  """As in `retrain.py`, a negative number means never."""
-  return max(_whole(text), 0)
 
 
 def _number_or_all(text: str) -> int:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from beam_retrain.pipelines.models.trained import Model, check_labels, choose_splits, shared_percentages
-from beam_retrain.pipelines.options.flags import report_notes
-from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
+from beam_retrain.pipelines.options.flags import IdxFlags, report_notes
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.output_folder import find_info, read_info
@@ -29,15 +28,15 @@ class Images(NamedTuple):
     return f"{self.source.path} has no images of the split {' or '.join(self.splits)}: give another --input or --split."
 
 
-def find_images(request: EvaluationRequest, model: Model) -> Source:
+def find_images(path: str, flags: IdxFlags, model: Model) -> Source:
   """Returns the images of `--input`, with a model's labels."""
   source = find_source(
-    request.input,
-    None if request.class_names else model.idx_classes,
+    path,
+    None if flags.class_names else model.idx_classes,
     min_classes=1,
     retrain_names=model.retrain_names,
-    class_names=request.class_names,
-    transpose=request.transpose,
+    class_names=flags.class_names,
+    transpose=flags.transpose,
   )
   report_notes(source)
   return source

@@ -21,7 +21,6 @@ from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_path import ModelPath
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk, split_settings
-from beam_retrain.pipelines.options.flags import retrain_names_setting
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
@@ -106,7 +105,7 @@ class Evaluation:
       "input": self.request.input,
       "splits": list(self.images.splits),
       **split_settings(self.images.percentages),
-      **retrain_names_setting(model.retrain_names),
+      **({"retrain_names": True} if model.retrain_names else {}),
       **self.request.idx_settings(),
       "labels": model.labels,
       "preprocessing": model.preprocessing,

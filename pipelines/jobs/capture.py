@@ -43,7 +43,9 @@ def capture_output() -> Iterator[TextIO]:
       raise
     else:
       log.seek(0)
-      if text := _tail(log):
+      size_bytes = os.fstat(log.fileno()).st_size
+      end = os.pread(log.fileno(), _LOGGED_BYTES, max(0, size_bytes - _LOGGED_BYTES))
+      if text := end.decode(errors="replace").rstrip():
         record(f"output of Beam and its workers:\n{text}")
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         say(sentence.rstrip("\n"), file=sys.stderr)
@@ -52,11 +54,6 @@ def capture_output() -> Iterator[TextIO]:
         sys.stderr = cast(TextIO, _MainThreadStream(sys.stderr))
       # Each time, to be called before Beam's own handlers: the last one registered is called first.
       atexit.register(_hush)
-
-
-def _tail(log: TextIO) -> str:
-  size_bytes = os.fstat(log.fileno()).st_size
-  return os.pread(log.fileno(), _LOGGED_BYTES, max(0, size_bytes - _LOGGED_BYTES)).decode(errors="replace").rstrip()
 
 
 class _MainThreadStream:

@@ -24,7 +24,7 @@ def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedMod
   path = find_output(files.absolute(path), "bottlenecks", files)  # of `run`
   request = EvaluateRequest(model=folder, input=path, output="", split=split)
   is_stored = holds_bottlenecks(request.input)
-  found = open_bottlenecks(request.input, model) if is_stored else find_images(request, model)
+  found = open_bottlenecks(request.input, model) if is_stored else find_images(path, request, model)
   images = choose_images(found, split, [model])
   shards = images.source.list_shards(images.splits, images.percentages)
   if not is_stored:

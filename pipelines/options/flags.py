@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
@@ -60,11 +59,6 @@ def runtime_option(of_model: bool = True) -> Any:
   return option(AUTO, help if of_model else of_bottlenecks, choices=(AUTO, TENSORFLOW, OPENVINO))
 
 
-def given_precision(flags: argparse.Namespace) -> list[str]:
-  """Returns those of the two flags that are not auto, as arguments."""
-  return [f"--{name}={getattr(flags, name)}" for name in ("precision", "runtime") if getattr(flags, name) != AUTO]
-
-
 def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str) -> None:
   """Checks that legacy splits apply to class folders, as in `retrain.py`."""
   if percentages.legacy_root is not None and (source.has_splits or not source.class_folders):
@@ -72,11 +66,6 @@ def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str)
     raise InputError(
       f"{flag('split_hash')} legacy splits class folders as retrain.py did, but {source.path} {what}: {remedy}."
     )
-
-
-def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
-  """Returns the flag's entry in an `info.json`, if it was given."""
-  return {"retrain_names": True} if retrain_names else {}
 
 
 def report_notes(source: Source) -> None:

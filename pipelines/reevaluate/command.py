@@ -84,7 +84,7 @@ def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
     models[CANDIDATE] = Model(request.candidate)
     check_same_labels(models[MODEL], models[CANDIDATE])
   labels = models[MODEL].labels
-  source = find_images(request, models[MODEL])
+  source = find_images(request.input, request, models[MODEL])
   nights = history.read_nights(request.history)
   date = history.choose_date(request.date, today, request.history, nights)
   baseline = choose_baseline(request.history, date, request.baseline, labels)

@@ -31,6 +31,7 @@ from beam_retrain.pipelines.serve.neighbours import Neighbours
 from beam_retrain.pipelines.serve.nights import History
 from beam_retrain.pipelines.serve.openapi import describe
 from beam_retrain.pipelines.serve.review import Review
+from beam_retrain.reporting.html_report import escaping_environment
 from beam_retrain.reporting.prometheus import Sample, exposition
 from beam_retrain.transforms.core.corrections import Correction
 from beam_retrain.transforms.core.errors import InputError
@@ -84,14 +85,7 @@ class Server:
     folder = importlib.resources.files("beam_retrain.pipelines.serve") / "pages"
     texts = {path.name: path.read_text("utf-8") for path in folder.iterdir() if path.is_file()}
     self._static = {name: text for name, text in texts.items() if name.rpartition(".")[2] in _TYPES}
-    self._pages = jinja2.Environment(
-      loader=jinja2.DictLoader(texts),
-      autoescape=True,
-      finalize=lambda value: printable(value) if type(value) is str else value,
-      undefined=jinja2.StrictUndefined,
-      trim_blocks=True,
-      lstrip_blocks=True,
-    )
+    self._pages = escaping_environment(jinja2.DictLoader(texts))
 
   def app(self) -> Starlette:
     model = f"/v1/models/{self.name}"

@@ -79,9 +79,10 @@ class Review:
     for kind, found in rows.items():
       for row in self._some(kind, found):
         self._add(kind, row)
-    for id, label in _suggestions(folder):
-      if item := self._by_id.get(id):
-        item.suggested = label
+    for cells in _cells(folder, SUSPICIOUS_FILE):
+      label = cells.get("suggested_digit")  # of heads that were trained on other images
+      if label and (item := self._by_id.get((unescape_cell(cells["file_name"]), cells["sha256"]))):
+        item.suggested = unescape_cell(label)
     copies, near = _leaks(folder)
     for leak in self._some(LEAKS, copies):
       self._add(LEAKS, leak.row)
@@ -180,12 +181,10 @@ def _rows(folder: str, name: str) -> Iterator[Row]:
     yield from read_predictions(files.read_lines(path), path)
 
 
-def _suggestions(folder: str) -> Iterator[tuple[ImageId, str]]:
-  """Yields what heads trained on other images suggest for an image."""
-  path = files.join(folder, SUSPICIOUS_FILE)
-  for row in csv.DictReader(files.read_lines(path)) if files.exists(path) else ():
-    if label := row.get("suggested_digit"):
-      yield (unescape_cell(row["file_name"]), row["sha256"]), unescape_cell(label)
+def _cells(folder: str, name: str) -> Iterator[dict[str, str]]:
+  path = files.join(folder, name)
+  if files.exists(path):
+    yield from csv.DictReader(files.read_lines(path))
 
 
 class _Leak(NamedTuple):
@@ -198,10 +197,8 @@ class _Leak(NamedTuple):
 
 def _leaks(folder: str) -> tuple[list[_Leak], list[_Leak]]:
   """Returns copies and near-duplicates, once each."""
-  path = files.join(folder, LEAKS_FILE)
-  rows = csv.DictReader(files.read_lines(path)) if files.exists(path) else ()
   leaks = dict.fromkeys(
     _Leak(Row(row["file_name"], row["label"], "", "", row["sha256"]), row.get("like", ""), row.get("cosine", ""))
-    for row in rows
+    for row in _cells(folder, LEAKS_FILE)
   )
   return [leak for leak in leaks if not leak.like], [leak for leak in leaks if leak.like]
