@@ -31,8 +31,7 @@ from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, default_ba
 from beam_retrain.transforms.core.runtimes.variant import AUTO
 from beam_retrain.transforms.core.system import listing, local_files
 
-Prediction = tuple[str, list[tuple[str, float]]]
-"""An image's path and its (label, score 0..1), the best first."""
+Prediction = tuple[str, list[tuple[str, float]]]  # an image's path and its (label, score 0..1), the best first
 
 run = PredictRequest.run
 

@@ -26,8 +26,7 @@ from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import is_manifest
 from beam_retrain.transforms.sources.manifest import image_stats
 
-NEXT, OLD = ".next", ".old"
-"""Ends of the folders of a stage's new output, and of the one that it replaces."""
+NEXT, OLD = ".next", ".old"  # ends of the folders of a stage's new output, and of the one that it replaces
 
 _BUNDLED_TRUNK = str(Path(beam_retrain.transforms.core.__file__).parent / "bundled_trunk")
 

@@ -39,8 +39,7 @@ _THUMBNAIL_BUDGET = 6_500_000  # characters
 MAP_PX = (640, 420)
 _CHARACTER_PX, _LINE_PX = 14, 26  # of a label's name, on a phone
 
-Cell = tuple[int, int]
-"""Actual and predicted label of a mistake, as positions in the label list."""
+Cell = tuple[int, int]  # actual and predicted label of a mistake, as positions in the label list
 
 
 def label_positions(labels: Sequence[str]) -> dict[str, int]:

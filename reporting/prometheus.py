@@ -26,8 +26,7 @@ _GAUGES: Mapping[str, tuple[str, str]] = {
   "night_timestamp_seconds": ("gauge", "Start of the night's date in UTC, as Unix time."),
 }
 
-Sample = tuple[str, Mapping[str, str], float | None]
-"""Name, labels and value of a sample."""
+Sample = tuple[str, Mapping[str, str], float | None]  # name, labels and value of a sample
 
 
 def prometheus_text(metrics: Metrics, history: str) -> str:

@@ -41,8 +41,7 @@ gc.enable()
 main(*sys.argv[1:])"""
 _ELEMENTS = 16
 _PATIENCE_SECS = 10.0
-_SLOW = 4
-"""Times the limit that a slow job gets."""
+_SLOW = 4  # times the limit that a slow job gets
 _PAUSE_SECS = 0.5
 _KEPT_BYTES = 1_000_000
 _ENDED = ("FINISHED", "CANCELED", "FAILED")  # states of a job of Flink

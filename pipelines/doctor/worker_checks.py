@@ -13,8 +13,7 @@ from beam_retrain.pipelines.engines.findings import Finding, fine, minor_version
 from beam_retrain.transforms.core.runtimes.variant import BFLOAT16, FLOAT32, ISA_LIMIT, WITH_BFLOAT16, kind_of
 
 _GIB = 1 << 30
-_CLOCK_SECS = 60
-"""Clocks may differ by that much: S3 refuses one that is a quarter of an hour off."""
+_CLOCK_SECS = 60  # clocks may differ by that much: S3 refuses one that is a quarter of an hour off
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:

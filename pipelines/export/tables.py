@@ -28,8 +28,7 @@ from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_smal
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE, folder_of
 from beam_retrain.transforms.io import files
 
-ROWS = 8192
-"""Predictions in a batch."""
+ROWS = 8192  # predictions in a batch
 
 
 class Kind(enum.Enum):

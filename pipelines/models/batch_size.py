@@ -30,8 +30,7 @@ _LEAST_CALLS = 4  # of each candidate
 _MAX_ROUNDS = 10
 _MIN_SECS = 0.05
 
-_IN_FLIGHT = 6
-"""Batches of pixels in memory at a time: see transforms/core/models/inference.py."""
+_IN_FLIGHT = 6  # batches of pixels in memory at a time: see transforms/core/models/inference.py
 
 _BATCHES = "batches"  # in the cache
 

@@ -28,8 +28,7 @@ from beam_retrain.transforms.core.system import scratch
 if TYPE_CHECKING:
   from beam_retrain.transforms.sources.base import Source
 
-PROBED = 8
-"""Images whose look tells whether all are photos."""
+PROBED = 8  # images whose look tells whether all are photos
 _GLYPH_PX = 64  # a larger image is hardly a glyph
 _COLOURED = 8.0  # mean difference of the channels, of 255, above which an image is not grey
 _SECS = 3.0

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
   from beam_retrain.transforms.core.run.stats import Stats
   from beam_retrain.transforms.sources.base import Source  # loads Beam, which `predict` does without
 
-LEAST_IMAGES = 20_000
-"""For fewer images, trying batch sizes takes longer than it saves."""
+LEAST_IMAGES = 20_000  # for fewer images, trying batch sizes takes longer than it saves
 
-LEAST_COSINE = 0.999
-"""Smallest cosine with float32 at which auto takes another precision."""
+LEAST_COSINE = 0.999  # smallest cosine with float32 at which auto takes another precision
 
 _DISTORTIONS = ("flip_left_right", "random_crop", "random_scale", "random_brightness")
 

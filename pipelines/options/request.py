@@ -32,8 +32,7 @@ _MODELS = ("model", "candidate")  # among `paths`: may be given by the folder of
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JobRequest(Request):
-  paths: ClassVar[tuple[str, ...]] = ()
-  """Fields that are paths."""
+  paths: ClassVar[tuple[str, ...]] = ()  # fields that are paths
 
   beam_options: tuple[str, ...] = dataclasses.field(default=(), metadata=NO_FLAG)  # as typed: `--runner=FlinkRunner`
 

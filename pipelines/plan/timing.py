@@ -45,8 +45,7 @@ from beam_retrain.transforms.sources.base import Source
 
 T = TypeVar("T")
 
-PREFIX = "beam-retrain-plan-"
-"""Of temporary folders."""
+PREFIX = "beam-retrain-plan-"  # of temporary folders
 
 _BUDGET_SECS = 1.0
 _WORK_SECS = 3.0

@@ -9,8 +9,7 @@ from beam_retrain.pipelines.options.request import JobRequest
 from beam_retrain.transforms.core.run.flags import option, positive_int
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, TRUNK_HELP
 
-SECS, DATAFLOW_SECS = 60, 900
-"""Time limits of the tiny job."""
+SECS, DATAFLOW_SECS = 60, 900  # time limits of the tiny job
 
 _DESCRIPTION = """\
 Checks the engine that the flags name with a tiny job, whose workers report on themselves. Prints a line for each check:

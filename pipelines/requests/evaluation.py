@@ -39,8 +39,7 @@ CHECKED = textwrap.fill(
 )
 """In the description of both commands."""
 
-SPLITS = ("auto", "testing", "all")
-"""Values of `--split`."""
+SPLITS = ("auto", "testing", "all")  # values of `--split`
 
 _IN_BOTH = (
   *("split", "reuse", "manifest", "min_slice_size", "gates", "class_names", "transpose", "batch_size", "max_pixels"),
@@ -53,8 +52,7 @@ _IN_BOTH = (
 class EvaluationRequest(JobRequest, IdxFlags):
   paths: ClassVar[tuple[str, ...]] = ("model", "input", "reuse", "manifest", "class_names", "corrections")
 
-  compares: ClassVar[bool] = False
-  """Whether it has the gates that need something to compare with."""
+  compares: ClassVar[bool] = False  # whether it has the gates that need something to compare with
 
   model: str
   input: str

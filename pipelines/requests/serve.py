@@ -19,8 +19,7 @@ it. What is decided in a review is written to a CSV file at once.
 
 Ctrl-C or SIGTERM ends it, once the requests that are there have their answers. It needs the extra [serve]."""
 
-MIN_TOKEN = 16
-"""Characters."""
+MIN_TOKEN = 16  # characters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,7 @@ from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.records.schema import SAVED_MODEL_FOLDER, Image
 from beam_retrain.transforms.core.runtimes.variant import OPENVINO
 
-MAX_WAITING = 256
-"""Images that may wait; a request beyond is refused."""
+MAX_WAITING = 256  # images that may wait; a request beyond is refused
 MAX_WAITING_BYTES = 1 << 28
 _SIZES, _COMPILED_SIZES = (1, 4, 16), (1, 16)  # OpenVINO compiles a graph for each
 

@@ -25,8 +25,7 @@ from beam_retrain.transforms.core.printing import print
 from beam_retrain.transforms.core.run.exit_codes import error_line
 
 MAX_BODY_BYTES = 1 << 25
-MAX_BODIES_BYTES = 1 << 28
-"""Of all requests together."""
+MAX_BODIES_BYTES = 1 << 28  # of all requests together
 MAX_PATH = 1_000
 BODY_SECS = 30.0
 REQUEST_SECS = 120.0

@@ -25,8 +25,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.find import find_source
 
-MAX_BYTES = 1 << 25
-"""A larger image is shown as its thumbnail alone."""
+MAX_BYTES = 1 << 25  # a larger image is shown as its thumbnail alone
 
 
 class InputImages:

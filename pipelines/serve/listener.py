@@ -12,8 +12,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from beam_retrain.transforms.core.errors import InputError
 
-IDLE_SECS, BUSY_SECS = 10.0, 180.0
-"""How long a connection may have no request, and the same one."""
+IDLE_SECS, BUSY_SECS = 10.0, 180.0  # how long a connection may have no request, and the same one
 DRAIN_SECS = 30
 MAX_CONNECTIONS = 512
 

@@ -14,8 +14,7 @@ from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.run.stats import read_stats
 from beam_retrain.transforms.io import files
 
-MAX_PAIRED = 2_000
-"""Testing images that are compared with all training images."""
+MAX_PAIRED = 2_000  # testing images that are compared with all training images
 _ROWS = 256
 
 

@@ -18,8 +18,7 @@ from beam_retrain.pipelines.predict import rank
 from beam_retrain.transforms.core.models.inference import Inferred
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 
-MAX_IMAGES = 128
-"""Images of one request."""
+MAX_IMAGES = 128  # images of one request
 _TOP = 5
 _SIGNATURE = "serving_default"
 

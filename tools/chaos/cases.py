@@ -127,7 +127,6 @@ LABEL_IMAGE = Case(
   "labelled",
   ("labelled",),
 )
-ALL = (CONVERT, BOTTLENECKS, TRAIN, EVALUATE, REEVALUATE, PREDICT, RUN, RETRAIN, LABEL_IMAGE)
-"""Every command, once."""
+ALL = (CONVERT, BOTTLENECKS, TRAIN, EVALUATE, REEVALUATE, PREDICT, RUN, RETRAIN, LABEL_IMAGE)  # every command, once
 UNDISTURBED = (*ALL[:4], CONVERT_IMAGES, EMBED_IMAGES, FIRST_NIGHT, *ALL[4:])
 """What makes the finished folders, in an order in which each finds what it needs."""

@@ -10,8 +10,7 @@ from beam_retrain.transforms.core.images.thumbnails import JPEG_FROM_PX, MAX_ERR
 from tools.zoo.doors import Doors, Seen, apart, as_drawn, drawn, read, read_exactly, resized
 from tools.zoo.table import REFUSES, SAME, UNBOUNDED, Variant
 
-ROUNDING = 0.01
-"""Grey levels, of float32."""
+ROUNDING = 0.01  # grey levels, of float32
 PRECISION = 0.1
 """Difference of two scores: the trunk of `predict` computes in another precision than the exported model."""
 

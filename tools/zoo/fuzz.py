@@ -24,11 +24,9 @@ from typing import NamedTuple
 from tools.zoo.mutate import mutant
 
 BATCH = 32
-BATCH_SECONDS = 30.0
-"""Within which a batch of images is through all doors, however busy the machine is."""
+BATCH_SECONDS = 30.0  # within which a batch of images is through all doors, however busy the machine is
 IMAGE_SECONDS = 10.0
-MEMORY = 3 << 30
-"""Bytes of address space that a process may take beyond what it has when it begins."""
+MEMORY = 3 << 30  # bytes of address space that a process may take beyond what it has when it begins
 _MOST_SHOWN = 20
 
 

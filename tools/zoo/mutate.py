@@ -11,8 +11,7 @@ from functools import cache
 from tools.zoo.formats.png import START as PNG_START
 from tools.zoo.table import VARIANTS, Variant
 
-_MOST_BYTES = 100_000
-"""Larger files of the zoo are left out: they take time and have little more to change."""
+_MOST_BYTES = 100_000  # larger files of the zoo are left out: they take time and have little more to change
 _HEADER = 64
 _NUMBERS = (0, 1, 2, 7, 8, 16, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _CHANGES_AT_ONCE = (1, 1, 1, 2, 3)

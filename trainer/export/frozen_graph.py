@@ -21,8 +21,7 @@ INPUT_NAME = "Placeholder"
 _PREFIX = "retrained"
 _BOTTLENECK = f"{_PREFIX}/given_bottleneck"
 
-Weights = Sequence[np.ndarray]
-"""A head's kernel, float32 [D, C], and bias, float32 [C]."""
+Weights = Sequence[np.ndarray]  # a head's kernel, float32 [D, C], and bias, float32 [C]
 
 
 def freeze_scores(

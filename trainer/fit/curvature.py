@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-MAX_DIMENSIONS = 4096
-"""Longest vectors for which it pays: 67 MB of moments."""
+MAX_DIMENSIONS = 4096  # longest vectors for which it pays: 67 MB of moments
 
 # How many times less the cross-entropy curves at the end than at first, while the penalty does not change: 20 at most,
 # as found with few classes; of many classes most predictions stay uncertain.

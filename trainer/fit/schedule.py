@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-STEPS_PER_BLOCK = 100
-"""Steps whose batches are drawn together, before each checkpoint."""
+STEPS_PER_BLOCK = 100  # steps whose batches are drawn together, before each checkpoint
 
 Settings = dict[str, str | float | None]
 
