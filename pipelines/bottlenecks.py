@@ -139,7 +139,7 @@ class Job:
     )
 
   def is_refused(self, leaks_path: str) -> bool:
-    """Checks splits, leaks and texts by a job; returns whether `--on_leak fail` applies.
+    """Checks splits, leaks and texts; returns whether `--on_leak fail` applies.
 
     Raises InputError if a class has no images in a split, or a text bottleneck cannot be imported.
     """

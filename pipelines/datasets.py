@@ -90,7 +90,7 @@ def _read_digits() -> np.ndarray:
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
-  """Resizes float [8, 8], 0..16 (ink), to uint8 [28, 28], 0..255, with a centred mass."""
+  """Resizes float [8, 8], 0..16, to uint8 [28, 28], its mass centred."""
   bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
   box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
   box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots at edges

@@ -318,7 +318,7 @@ def percent(fraction: float, threshold: float | None = None) -> str:
 
 
 def describe_changes(comparison: ComparisonResult, images: str = "") -> str:
-  """Returns `3 regressed, 1 of them edited, 2 fixed`, with a word after the first number."""
+  """Returns `3 images regressed, 1 of them edited, 2 fixed`."""
   return ", ".join(
     f"{number or 0:,}{word} {kind}" + (f", {edited:,} of them edited" if edited else "")
     for number, word, kind, edited in (
@@ -347,7 +347,7 @@ def _accuracy(model: ModelMetrics) -> str:
 
 
 def on_which(comparison: ComparisonResult) -> str:
-  """Returns ` on the 111 images of both not trained on`, those of the verdict, if there are others."""
+  """Returns ` on the 111 images of both not trained on`, if needed."""
   parts = [" of both"] if comparison.new or comparison.gone else []
   parts += [" not trained on"] if comparison.is_mixed else []
   number = comparison.unseen_paired if comparison.is_mixed else comparison.paired

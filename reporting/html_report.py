@@ -55,7 +55,7 @@ _MAX_SETTING = 300  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """What a report shows; what is missing in `metrics` (calibration, slices, a candidate, ...) is left out."""
+  """What a report shows; what `metrics` does not have is left out."""
 
   metrics: Metrics
   images: Mapping[str, Sequence[ShownImage]]  # `mistakes`, `suspicious`, `right`, `regressed`, `fixed` -> images
@@ -140,7 +140,7 @@ def _environment() -> jinja2.Environment:
 
 
 def escaping_environment(loader: jinja2.BaseLoader) -> jinja2.Environment:
-  """Returns an environment of pages in which no text is markup, and unknown names are errors."""
+  """Returns an environment in which no text is markup."""
   import jinja2
 
   return jinja2.Environment(

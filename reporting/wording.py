@@ -40,7 +40,7 @@ def places_for(images: float) -> int:
 
 
 def percent(rate: float | None, places: int = 1) -> str:
-  """Returns a rate, 0..1, as `98.2 %`, 100 % only where it is 1; a dash if unknown."""
+  """Returns `98.2 %`, 100 % only of 1; a dash if unknown."""
   while rate is not None and rate < 1 and float(f"{100 * rate:.{places}f}") == 100 and places < 6:
     places += 1
   return _UNKNOWN if rate is None else f"{100 * rate:.{places}f}{_NBSP}%"
@@ -60,7 +60,7 @@ def shortened(text: str) -> str:
 
 
 def headline(metrics: Metrics) -> tuple[str, str]:
-  """Returns the verdict over all gates, models and bad inputs, and its meaning."""
+  """Returns the verdict over all gates and models, and its meaning."""
   verdict, meaning = metrics.verdict, _meaning(metrics)
   override = unusable(metrics)
   return (verdict, meaning) if override is None else (override[0], f"{override[1]}; {meaning}")

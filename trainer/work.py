@@ -89,7 +89,7 @@ def train_and_export(job: Job) -> TrainMetrics:
 
 
 def _check_exportable(folder: str, info: RunInfo) -> None:
-  """Raises InputError unless the SavedModel is, or is near, what computed the bottlenecks.
+  """Raises InputError unless the SavedModel is that of the bottlenecks.
 
   A SavedModel without a digest, of versions before 0.5, is run beside the prepared trunk on generated images.
   """

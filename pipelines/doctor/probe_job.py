@@ -59,7 +59,7 @@ class ProbeResult(NamedTuple):
 def run_probe(
   beam_flags: Sequence[str], read: Mapping[str, str], folder: str, timeout_secs: float, is_slow: Callable[[], bool]
 ) -> ProbeResult:
-  """Runs the job in its own process; for `read` and `folder` see `report`.
+  """Runs the job in its own process; other arguments: see `report`.
 
   From the time limit on `is_slow` tells whether the job is at work, and waits for nobody. Raises TimeoutError, with
   the log of Beam, the engine and the workers, if the job was killed, and RuntimeError if it failed.

@@ -17,7 +17,7 @@ _CLOCK_SECS = 60  # clocks may differ by that much: S3 refuses one that is a qua
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:
-  """Compares the number of worker processes with that which the flags ask for, 1 if they do not say."""
+  """Compares the number of worker processes with the expected one."""
   names = _names_of(workers)
   hosts = sorted({"this machine" if _host(worker) == _host(driver) else names[_host(worker)] for worker in workers})
   several = f"{len(hosts)} hosts: " if len(hosts) > 1 else ""
@@ -74,7 +74,7 @@ def _is_compatible(name: str, version: str, own: str) -> bool:
 def check_paths(
   workers: Sequence[Process], paths: Mapping[str, str], output: str, missing: Sequence[Process]
 ) -> list[Finding]:
-  """Checks that workers read and write the driver's paths, each with the user's flag.
+  """Checks that workers read and write the driver's paths, by flag.
 
   `missing` are workers that claim to have written, but whose file the driver does not find.
   """
@@ -138,7 +138,7 @@ def _kind(precision: str, worker: Process) -> list[str]:
 
 
 def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
-  """Warns of workers whose clocks are far ahead of this machine's, or behind."""
+  """Warns of clocks that are far from this machine's."""
   workers = [worker for worker, secs in ahead_secs.items() if abs(secs) > _CLOCK_SECS]
 
   def differs(worker: Process) -> list[str]:

@@ -96,7 +96,7 @@ def describe_built_job(options: PipelineOptions) -> str:
 
 
 def request_memory(options: PipelineOptions, model_folder: str) -> None:
-  """Requests workers with memory for a stored trunk or model, unless the user did."""
+  """Requests memory for a stored model, unless the user did."""
   # The hint is the whole job's: one step's would move it into a process of its own.
   hints = options.view_as(JobOptions)
   if is_dataflow(options) and not any(hint.replace(" ", "").startswith("min_ram=") for hint in hints.resource_hints):

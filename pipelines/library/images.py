@@ -25,7 +25,7 @@ _used_in = 0  # the process in which images have first gone through a model
 
 
 def as_list(images: Iterable[AnyImage]) -> list[AnyImage]:
-  """Returns the images, checked before any of them is read; may raise InputError.
+  """Returns the images, checked before one is read; may raise InputError.
 
   An array of several is uint8 [N, H, W] or [N, H, W, 3].
   """

@@ -57,7 +57,7 @@ def read_pipeline_options(prog: str, flags: object, arguments: Sequence[str], ch
 
 
 def check_paths(options: PipelineOptions, *paths: str | Sequence[str] | None) -> None:
-  """Checks that buckets can be reached; warns of local paths; may raise InputError."""
+  """Raises InputError for buckets out of reach; warns of local paths."""
   flat = [path for given in paths for path in ([given] if isinstance(given, str) else given or ())]
   if not is_dataflow(options):  # its workers may have other credentials, and its service checks by itself
     files.check_reachable(flat)

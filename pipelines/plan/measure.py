@@ -134,7 +134,7 @@ def _choose_handler(
 
 
 def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, float]:
-  """Runs a job in a process of its own, whose start and memory are the job's alone.
+  """Runs a job in a process whose start and memory it measures.
 
   Runs it again if it prepared the trunk. Returns seconds, peak memory in bytes, and how much longer the first one took.
   """
@@ -150,7 +150,7 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
 
 
 def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]]:
-  """Runs a job, whose temporary files are in `folder`; returns its memory, and what it cached."""
+  """Runs a job; returns its memory, and what it cached."""
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.

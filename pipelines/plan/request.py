@@ -71,7 +71,7 @@ class PlanRequest(TrunkRequest):
     return PlannedInput(options, *self.find_source(path), engine)
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
-    """Returns the request of the job over a sample, on this machine, not on `engine`."""
+    """Returns the request of the job over a sample, on this machine."""
     same = (
       *("trunk", "trunk_weights", "trunk_input_px", "precision", "runtime", "batch_size", "trunk_threads"),
       "max_pixels",

@@ -70,7 +70,7 @@ def timed(call: Callable[[], T], budget_secs: float = 0.0) -> tuple[float, T]:
 def time_growth(
   step: Callable[[Source, SplitPercentages], T], source: Source, percentages: SplitPercentages, few: Source
 ) -> tuple[float, T]:
-  """Returns (seconds that a step takes longer than for `few` images with splits, its result)."""
+  """Returns (seconds that a step takes longer than for `few`, its result)."""
   step(few, _AS_GIVEN)  # the first takes longer
   few_secs, _ = timed(lambda: step(few, _AS_GIVEN), _BUDGET_SECS)
   secs, result = timed(lambda: step(source, percentages), _BUDGET_SECS)
@@ -78,7 +78,7 @@ def time_growth(
 
 
 def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]:
-  """Plans an input as a job does; returns split -> images, training with those for validation."""
+  """Plans an input as a job does; returns split -> images."""
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     path = os.path.join(folder, "counts.json")
 

@@ -47,7 +47,7 @@ class Retry:
   bad: frozenset[str]  # keys of its quarantined images
 
   def apply(self, request: BottlenecksRequest) -> BottlenecksRequest:
-    """Returns the request with the earlier run's settings, which no given flag may contradict."""
+    """Returns the request with the earlier run's settings; may raise InputError."""
     for name in _NOT_WITH:
       if name in request.given:
         raise InputError(f"--{name} cannot be used with --retry_from, which repeats {self.folder}: leave it out.")
@@ -94,7 +94,7 @@ class Retry:
     return Choice(prepare(trunk, variant), why=f"as for the bottlenecks in {files.shown(self.folder)}")
 
   def check_unchanged(self, info: RunInfo, source: Source, splits: tuple[str, ...], options: PipelineOptions) -> None:
-    """Raises InputError if settings or the number of images are not the earlier run's."""
+    """Raises InputError if settings or the number of images have changed."""
     for name, then in self.info.settings.items():
       if (today := info.settings.get(name)) != then:
         what = {"labels": f"the labels in {source.path}", "bottleneck_dir": "the text bottlenecks"}.get(name, name)

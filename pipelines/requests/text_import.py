@@ -52,7 +52,7 @@ class TextImport:
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
   def run(self, request: str, options: PipelineOptions) -> list[str]:
-    """Makes the store by a job, of a digest of the request; returns lines for the user."""
+    """Makes the store by a job; returns lines for the user."""
     records = files.join(self.store, RECORDS_FOLDER)
 
     def build(root: beam.Pipeline) -> None:

@@ -31,7 +31,7 @@ class BusyError(Exception):
 
 
 def load_sizes(folder: str, serving: ServingVariant, with_vectors: bool) -> Mapping[int, LoadedModel]:
-  """Loads a model for each batch size; its output are `scores` and perhaps `bottleneck`."""
+  """Loads a model for each batch size: `scores` and perhaps `bottleneck`."""
   if with_vectors and not serving.is_prepared:
     return dict.fromkeys(_SIZES, load_float32(os.path.join(folder, SAVED_MODEL_FOLDER)))
   if serving.is_prepared and serving.variant.runtime == OPENVINO:

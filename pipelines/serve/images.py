@@ -29,7 +29,7 @@ MAX_BYTES = 1 << 25  # a larger image is shown as its thumbnail alone
 
 
 class InputImages:
-  """Images of one input, found when a page first shows one; `keys` are complete by then."""
+  """Images of one input, found when a page first shows one."""
 
   def __init__(self, info: RunInfo, keys: Collection[str]):
     if info.settings.get("stored_bottlenecks"):  # its images are those of the bottlenecks

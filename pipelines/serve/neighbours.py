@@ -32,7 +32,7 @@ class Near(NamedTuple):
 
 
 class Neighbours:
-  """Bottlenecks of a folder's training images, of length 1, and of `MAX_PAIRED` testing images."""
+  """Bottlenecks of training images, of length 1, and of some testing images."""
 
   def __init__(self, folder: str, info: RunInfo):
     counts = read_stats(folder, files).splits
@@ -54,7 +54,7 @@ class Neighbours:
     self._vectors /= _lengths(self._vectors)
 
   def nearest(self, vector: np.ndarray, count: int) -> list[Near]:
-    """Returns up to `count` training images nearest to float32 [D], the nearest first."""
+    """Returns the training images nearest to float32 [D], the nearest first."""
     cosines = self._vectors @ (vector / _lengths(vector[None])[0])
     count = min(count, len(cosines))
     best = np.argpartition(-cosines, count - 1)[:count]

@@ -188,7 +188,7 @@ def _cells(folder: str, name: str) -> Iterator[dict[str, str]]:
 
 
 class _Leak(NamedTuple):
-  """An image in `leaks.csv`; the texts are empty unless it is a near-duplicate."""
+  """An image in `leaks.csv`; the texts are of near-duplicates alone."""
 
   row: Row
   like: str

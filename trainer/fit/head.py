@@ -97,7 +97,7 @@ class LinearHead:
 
 
 def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
-  """Returns the untrained head, its weights drawn as in `retrain.py`: a truncated normal."""
+  """Returns the untrained head, its weights drawn as in `retrain.py`."""
   rng = np.random.default_rng(seed)
   kernel = rng.standard_normal((dimensions, classes))
   while (too_far := np.abs(kernel) > 2).any():

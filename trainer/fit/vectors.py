@@ -64,7 +64,7 @@ Vectors = np.ndarray | StoredVectors
 
 
 def make_vectors(shape: tuple[int, int], memory_limit: int | None) -> Vectors:
-  """Returns room for vectors, in memory if it takes at most `memory_limit` bytes.
+  """Returns room for vectors, in memory if `memory_limit` bytes are enough.
 
   None: half of the available memory. Raises InputError if there is no room in the folder for temporary files.
   """
