@@ -128,7 +128,7 @@ def plan(request: VerifyRequest) -> Job:
 
 
 def score(job: Job) -> tuple[list[ScoringPath], int, int]:
-  """Returns the ways to score, and the numbers of images and bad ones."""
+  """Returns the ways to score, numbers of images and bad ones."""
   load_tensorflow()
   request, model = job.request, job.model
   exact = ImageModelHandler(model.saved_model, max_pixels=request.max_pixels)

@@ -347,7 +347,7 @@ def _accuracy(model: ModelMetrics) -> str:
 
 
 def on_which(comparison: ComparisonResult) -> str:
-  """Returns ` on the 111 images of both not trained on`, if needed."""
+  """Returns ` on the 111 images of both not trained on`."""
   parts = [" of both"] if comparison.new or comparison.gone else []
   parts += [" not trained on"] if comparison.is_mixed else []
   number = comparison.unseen_paired if comparison.is_mixed else comparison.paired

@@ -107,7 +107,7 @@ def choose_execution(
   earlier: RunInfo | None = None,
   is_large: Callable[[], bool] = lambda: False,
 ) -> Execution:
-  """Chooses how a trunk is run; tries batch sizes for a large job.
+  """Chooses how a trunk is run; a large job tries batch sizes.
 
   The batch size of an `earlier` run into the same folder is kept, so that shards stay valid.
   """
