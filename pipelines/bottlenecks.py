@@ -27,7 +27,7 @@ from beam_retrain.pipelines.models.precision import Choice, choose_variant
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trunk_sources import Trunk, load_trunk
 from beam_retrain.pipelines.options.engine import check_paths
-from beam_retrain.pipelines.options.flags import LEAST_IMAGES, report_notes, report_oriented
+from beam_retrain.pipelines.options.flags import LEAST_IMAGES, report_notes, report_oriented, retrain_names_setting
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.retry import Retry, read_retry
 from beam_retrain.pipelines.requests.text_import import IMPORTED_FOLDER, TextImport, find_text_import
@@ -120,7 +120,7 @@ class Job:
     settings = {
       "input": request.input,
       **record_settings(self.handler, trunk.fingerprint, self.percentages, source.labels),
-      **({"retrain_names": True} if request.retrain_names else {}),
+      **retrain_names_setting(request.retrain_names),
       **request.idx_settings(),
       **({"on_leak": request.on_leak} if request.on_leak != OnLeak.WARN else {}),
       **({"distortions": request.distortions.to_settings()} if request.distortions else {}),
@@ -216,7 +216,8 @@ def execute(request: BottlenecksRequest) -> int:
   if job.imported:
     say(*job.imported.run(job.info.request, job.options), sep="\n")
   slowest, *others = job.works()
-  return report(job, run_pipeline(job.build, job.options, stage=STAGE, shards_folder=slowest.folder, others=others))
+  result = run_pipeline(job.build, job.options, stage=STAGE, shards_folder=slowest.folder, others=others)
+  return report(job, result)
 
 
 def plan(request: BottlenecksRequest) -> Job:

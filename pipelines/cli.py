@@ -71,7 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def dispatch(argv: Sequence[str]) -> int:
-  """Runs the command named by `argv[0]`; may raise InputError."""
+  """Runs the command named by `argv[0]`.
+
+  Raises:
+    InputError: there is no such command; names a near one.
+  """
   if not argv or argv[0] in ("-h", "--help", "help"):
     commands = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
     print(*_USAGE.format(commands=commands).split("\n"), sep="\n")
@@ -107,6 +111,7 @@ def flags_of(command: str) -> Any:
 
 
 def complete_in(shell: str) -> str:
+  """Returns the script that completes commands and flags in a shell."""
   import shtab
 
   if shell not in _SHELLS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import sys
@@ -94,6 +93,7 @@ class Job:
       self.corrected.copy_to(self.output)
 
   def build(self, root: beam.Pipeline) -> None:
+    """Plans, works and closes."""
     corrections = self.corrected.in_output(self.output) if self.corrected else None
     shards = correct(root | "Plan" >> self.plan, corrections)
     # Shard
@@ -175,13 +175,17 @@ def _plan_images(request: ConvertRequest, options: PipelineOptions, path: str, o
 def _splits_of(source: Source) -> tuple[str, ...]:
   if not source.has_splits:
     return (ALL,)
-  splits = []
-  for split in (TRAINING, TESTING):
-    with contextlib.suppress(InputError):
-      source.plan((split,), None)
-      splits.append(split)
+  splits = [split for split in (TRAINING, TESTING) if _has_split(source, split)]
   # Validation images come with those for training: without these, `plan` says so.
   return tuple(splits) if TRAINING in splits or (not source.has_validation and splits) else (TRAINING, TESTING)
+
+
+def _has_split(source: Source, split: str) -> bool:
+  try:
+    source.plan((split,), None)
+    return True
+  except InputError:
+    return False
 
 
 def report(job: Job) -> int:

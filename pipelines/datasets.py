@@ -47,6 +47,7 @@ _TESTING_STRIDE = 6  # of each label, every sixth image is for testing
 
 
 def resolve(data: str, folder: str) -> str:
+  """Returns the path of a data set."""
   if data == DIGITS:
     return digits(folder)
   if data == MNIST:
@@ -90,18 +91,20 @@ def _read_digits() -> np.ndarray:
 
 
 def like_mnist(image: np.ndarray) -> np.ndarray:
-  """Resizes float [8, 8], 0..16, to uint8 [28, 28], its mass centred."""
+  """Resizes float [8, 8], 0..16 (ink), to uint8 [28, 28], 0..255."""
   bright = PIL.Image.fromarray((image * (255 / _DIGITS_MAX)).astype(np.float32))
   box = np.asarray(bright.resize((_BOX_PX, _BOX_PX), PIL.Image.Resampling.BICUBIC))
   box = np.rint(np.clip(box, 0, 255)).astype(np.uint8)  # bicubic overshoots at edges
-  places = []
-  for other in (1, 0):
-    ink = box.sum(axis=other, dtype=np.float64)
-    centre = float(np.average(np.arange(_BOX_PX) + 0.5, weights=ink))
-    places.append(int(np.clip(round(_SIDE_PX / 2 - centre), 0, _SIDE_PX - _BOX_PX)))
   placed = np.zeros((_SIDE_PX, _SIDE_PX), np.uint8)
-  placed[places[0] : places[0] + _BOX_PX, places[1] : places[1] + _BOX_PX] = box
+  top, left = (_offset(box.sum(axis=other, dtype=np.float64)) for other in (1, 0))
+  placed[top : top + _BOX_PX, left : left + _BOX_PX] = box
   return placed
+
+
+def _offset(ink: np.ndarray) -> int:
+  """Returns where to put `ink`, float [20], for a centred mass, uncut."""
+  centre = float(np.average(np.arange(_BOX_PX) + 0.5, weights=ink))
+  return int(np.clip(round(_SIDE_PX / 2 - centre), 0, _SIDE_PX - _BOX_PX))
 
 
 def mnist(

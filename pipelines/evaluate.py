@@ -47,6 +47,7 @@ class Job(NamedTuple):
 
 @holds_output
 def execute(request: EvaluateRequest) -> int:
+  """Runs the command; returns the exit code."""
   job = plan(request)
   step = job.evaluation.begin(
     job.info, job.output, also_owned=(LEAKS_FILE,), compare=job.compare, finds_errors=request.label_errors
@@ -56,7 +57,11 @@ def execute(request: EvaluateRequest) -> int:
 
 
 def plan(request: EvaluateRequest) -> Job:
-  """Checks the model, the images and reusable bottlenecks; changes nothing."""
+  """Checks the model, the images and reusable bottlenecks; changes nothing.
+
+  Raises:
+    InputError: an option, model or input cannot be used.
+  """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   request.validate_apart(*EvaluationRequest.paths)

@@ -59,6 +59,11 @@ def execute(request: PredictRequest) -> int:
 
 
 def plan(request: PredictRequest) -> Job:
+  """Finds the images and loads the model.
+
+  Raises:
+    InputError: the model or an argument cannot be used.
+  """
   local_files.check_local("predict", request.model, *request.images)
   folder = find_output(request.model, "train")
   info, labels = read_info(folder, "train"), read_labels(folder)
@@ -68,10 +73,16 @@ def plan(request: PredictRequest) -> Job:
     say(serving, file=sys.stderr)
   batch_size = default_batch(serving.variant.runtime, info.trunk.input_px)
   model = load_classifier(folder, serving, min(batch_size, len(paths)))
-  first = map(read_image, paths[:PROBED])
-  if info.trunk.handle == BUNDLED and are_photos(image.encoded for image in first if isinstance(image, Image)):
+  if info.trunk.handle == BUNDLED and are_photos(_bytes_of(paths[:PROBED])):
     say("the model's bundled trunk knows only glyphs: for photos, train with --trunk inception_v3", file=sys.stderr)
   return Job(request, model, labels, paths)
+
+
+def _bytes_of(paths: Sequence[str]) -> Iterator[bytes]:
+  """Yields the files that can be read."""
+  for image in map(read_image, paths):
+    if isinstance(image, Image):
+      yield image.encoded
 
 
 def choose_serving(folder: str, info: RunInfo, precision: str = AUTO, runtime: str = AUTO) -> ServingVariant:
@@ -163,6 +174,7 @@ def _as_csv(predictions: Iterable[Prediction]) -> Iterator[str]:
 
 
 def _as_json(predictions: Iterable[Prediction]) -> Iterator[str]:
+  """One JSON object per line."""
   for path, ranked in predictions:
     top = [{"label": label, "confidence": round(score, 6)} for label, score in ranked]
     yield json.dumps({"file_name": path, "label": ranked[0][0], "confidence": top[0]["confidence"], "top": top})

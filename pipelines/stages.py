@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.printing import as_stage, say
 from beam_retrain.transforms.core.records.schema import CONFIG_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode
 from beam_retrain.transforms.core.run.output_folder import find_info, is_completed, reopen_damaged
+from beam_retrain.transforms.core.run.request import Request
 from beam_retrain.transforms.core.runtimes.trunk_info import BUNDLED, NO_TRUNK
 from beam_retrain.transforms.core.system.local_files import TEMPORARY
 from beam_retrain.transforms.core.system.small_files import DamagedInputError, read_small
@@ -64,11 +65,8 @@ class Chain:
     name = stage.command
     is_beside = self.code == ExitCode.DONE and is_completed(stage.output)
     if is_beside:
-      request = stage.request
-      assert isinstance(request, BottlenecksRequest)
-      reuse = (*request.reuse, *([stage.output] if may_reuse and self._is_of_trunk(stage, state) else []))
-      beside = str(self._output / f"{name}{NEXT}")
-      stage = Stage(dataclasses.replace(request, output=beside, reuse=reuse, stands_for=request), stage.decisive)
+      reused = (stage.output,) if may_reuse and self._is_of_trunk(stage, state) else ()
+      stage = Stage(_beside(stage.request, str(self._output / f"{name}{NEXT}"), reused), stage.decisive)
       self.remember(f"{name}{NEXT}", state)  # now: a later run may finish this folder, in this state
     if self.run(stage) == ExitCode.DONE and is_beside:
       self.end_renewal(name)
@@ -111,7 +109,10 @@ class Chain:
     return not fault
 
   def run(self, stage: Stage, has_result: bool = False) -> int:
-    """Runs a stage, unless an earlier one failed; returns `code`."""
+    """Runs a stage, unless an earlier one failed; returns `code`.
+
+    `has_result`: whether what it prints is the result of the chain.
+    """
     if self.code == ExitCode.DONE:
       say(f"{stage.command}: into {files.shown(stage.output)}")
       with as_stage(self._command, has_result):
@@ -132,6 +133,11 @@ class Chain:
       return {}
 
 
+def _beside(request: Request, output: str, reused: tuple[str, ...]) -> Request:
+  assert isinstance(request, BottlenecksRequest)
+  return dataclasses.replace(request, output=output, reuse=(*request.reuse, *reused), stands_for=request)
+
+
 def digests_of_trunk(handle: str, weights: str | None) -> list[str]:
   """Returns `digest_of_files` of a trunk's local files; empty for remote ones."""
   paths = [_BUNDLED_TRUNK if handle == BUNDLED else handle, weights or ""]
@@ -149,7 +155,11 @@ def digest_of_files(path: str) -> str:
 
 
 def digest_of_images(path: str) -> str:
-  """Returns `digest_of_files` of an input of `bottlenecks`, including a manifest's images."""
+  """Returns `digest_of_files` of an input of `bottlenecks`, including a manifest's images.
+
+  Raises:
+    InputError: a manifest cannot be read.
+  """
   if not is_manifest(path):
     return digest_of_files(path)
   return _digest_of(enumerate(itertools.chain([files.stat(path)], image_stats(path))))

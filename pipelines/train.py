@@ -52,11 +52,7 @@ def execute_remote(request: TrainRequest) -> int:
   from beam_retrain.transforms.io import files
 
   request.validate()
-  for name in ("tflite_output_file", "tflite_int8_output_file", "tflite_calibration_input"):
-    if (path := getattr(request, name)) and "://" in path:
-      raise InputError(f"train: --{name} {path}: only --input and --output may be remote: give a local path.")
-    if path and name != "tflite_calibration_input" and not files.is_local(request.output):
-      raise InputError(f"train: --{name} needs a local --output: use one, and copy the files afterwards.")
+  _validate_local_files(request, not files.is_local(request.output))
   folder, output = files.absolute(request.input), files.absolute(request.output)
   request = dataclasses.replace(request, input=folder, output=output)
   files.check_reachable((folder, output))
@@ -94,6 +90,16 @@ def _train_on_copies(request: TrainRequest) -> int:
       except Exception as error:
         raise InputError(_keep_model(copies[output], output, error)) from error
   return code
+
+
+def _validate_local_files(request: TrainRequest, has_remote_output: bool) -> None:
+  """Checks that nothing but the output is written to an object store."""
+  for name in ("tflite_output_file", "tflite_int8_output_file", "tflite_calibration_input"):
+    if (path := getattr(request, name)) and "://" in path:
+      raise InputError(f"train: --{name} {path}: only --input and --output may be remote: give a local path.")
+  for name in ("tflite_output_file", "tflite_int8_output_file"):
+    if has_remote_output and getattr(request, name):
+      raise InputError(f"train: --{name} needs a local --output: use one, and copy the files afterwards.")
 
 
 def _keep_model(copy: str, output: str, error: Exception) -> str:

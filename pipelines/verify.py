@@ -38,8 +38,17 @@ if TYPE_CHECKING:
   from beam_retrain.transforms.core.models.score_paths import ScoringPath  # loads TensorFlow
 
 _OF_MODEL = (
-  *("model", "input", "images", "all", "split", "bound", "bfloat16_bound", "int8_bound", "tflite"),
-  *("class_names", "transpose"),
+  "model",
+  "input",
+  "images",
+  "all",
+  "split",
+  "bound",
+  "bfloat16_bound",
+  "int8_bound",
+  "tflite",
+  "class_names",
+  "transpose",
 )
 
 run = VerifyRequest.run
@@ -114,6 +123,11 @@ def _check(folder: str) -> int:
 
 
 def plan(request: VerifyRequest) -> Job:
+  """Checks the model and the images.
+
+  Raises:
+    InputError: an option, model or input cannot be used.
+  """
   if request.model is None or request.input is None:
     missing = "model" if request.model is None else "input"
     raise InputError(f"--{missing} is missing: give --model DIR and --input DIR, or --same A B, or --folder DIR.")
@@ -122,13 +136,17 @@ def plan(request: VerifyRequest) -> Job:
   if not files.is_local(request.model):
     raise InputError(f"{request.model} is remote, but models are loaded from local files only: give a local copy.")
   model = Model(files.absolute(request.model))
-  images = choose_images(find_images(files.absolute(request.input), request, model), request.split, [model])
+  source = find_images(files.absolute(request.input), request, model)
+  images = choose_images(source, request.split, [model])
   trunk = ModelTrunk(model, request.precision, request.runtime)
   return Job(request, model, trunk, images, request.tflite or _written_lite_files(model))
 
 
 def score(job: Job) -> tuple[list[ScoringPath], int, int]:
-  """Returns the ways to score, numbers of images and bad ones."""
+  """Scores the images in every way, and compares the scores.
+
+  Returns the ways, the number of images and that of bad ones.
+  """
   load_tensorflow()
   request, model = job.request, job.model
   exact = ImageModelHandler(model.saved_model, max_pixels=request.max_pixels)
@@ -192,6 +210,7 @@ def _written_lite_files(model: Model) -> list[str]:
 
 
 def report(job: Job, paths: Sequence[ScoringPath], images: int, bad: int) -> int:
+  """Prints the differences; returns the exit code."""
   request = job.request
   if job.trunk.serving.why:
     say(job.trunk.serving, file=sys.stderr)

@@ -43,7 +43,10 @@ def fetch_provision(worker_id: str, endpoint: str) -> beam_provision_api_pb2.Pro
 
 
 def worker_environment(arguments: argparse.Namespace, info: beam_provision_api_pb2.ProvisionInfo) -> dict[str, str]:
-  """Returns the variables that Beam's worker reads; provisioning takes precedence."""
+  """Returns the variables that Beam's worker reads.
+
+  Provisioning takes precedence over `arguments`; see `read_arguments`.
+  """
   from apache_beam.portability.api import endpoints_pb2
   from google.protobuf import json_format, text_format
 

@@ -18,6 +18,7 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 
 
 def plan_table(expected: Expectation, trunk: Sequence[str], notes: Sequence[str] = ()) -> str:
+  """Returns the table, then `notes`."""
   total_shards = sum(expected.shards.values())
   rows = [
     ("images", _counts(expected.images)),

@@ -95,6 +95,7 @@ class Gate(abc.ABC):
     return f"{100 * threshold:.10g} {self.unit}"
 
   def cases(self, model: ModelMetrics, result: GateResult) -> Iterator[Case]:
+    """Yields additional test cases."""
     yield from ()
 
 
@@ -318,7 +319,10 @@ def percent(fraction: float, threshold: float | None = None) -> str:
 
 
 def describe_changes(comparison: ComparisonResult, images: str = "") -> str:
-  """Returns `3 images regressed, 1 of them edited, 2 fixed`."""
+  """Returns for example `3 regressed, 1 of them edited, 2 fixed`.
+
+  `images`: word after the first number, with a space before it.
+  """
   return ", ".join(
     f"{number or 0:,}{word} {kind}" + (f", {edited:,} of them edited" if edited else "")
     for number, word, kind, edited in (
@@ -347,7 +351,10 @@ def _accuracy(model: ModelMetrics) -> str:
 
 
 def on_which(comparison: ComparisonResult) -> str:
-  """Returns ` on the 111 images of both not trained on`."""
+  """Returns ` on the 111 images of both not trained on`.
+
+  These are the images of the verdict; empty if there are no others.
+  """
   parts = [" of both"] if comparison.new or comparison.gone else []
   parts += [" not trained on"] if comparison.is_mixed else []
   number = comparison.unseen_paired if comparison.is_mixed else comparison.paired

@@ -215,7 +215,7 @@ def images_by_label(
         (actual, predicted),
         labels[predicted],
         row[predicted] if predicted < len(row) else len(chosen),
-        thumbnails.fit(sorted(chosen, key=lambda image: (-image.confidence, image.key))),
+        thumbnails.fit(surest_first(chosen)),
       )
       for predicted, chosen in of_label.items()
       if predicted != actual
@@ -224,6 +224,10 @@ def images_by_label(
     groups.sort(key=lambda group: (not group.pictures, -group.number, group.cell))
     by_label.append(LabelMistakes(labels[actual], actual, row, thumbnails.fit(of_label.get(actual, ())), groups))
   return by_label
+
+
+def surest_first(images: Iterable[ShownImage]) -> list[ShownImage]:
+  return sorted(images, key=lambda image: (-image.confidence, image.key))
 
 
 class Place(NamedTuple):

@@ -44,11 +44,7 @@ def exposition(samples: Iterable[Sample], kinds: Mapping[str, tuple[str, str]]) 
       continue
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels.items())
     lines.setdefault(name, []).append(f"beam_retrain_{name}{f'{{{pairs}}}' if pairs else ''} {value:.10g}\n")
-  text = []
-  for name, found in lines.items():
-    kind, meaning = kinds[name]
-    text += [f"# HELP beam_retrain_{name} {meaning}\n# TYPE beam_retrain_{name} {kind}\n", *found]
-  return "".join(text)
+  return "".join(f"{_heading(name, *kinds[name])}{''.join(found)}" for name, found in lines.items())
 
 
 def _samples(metrics: Metrics) -> Iterator[Sample]:
@@ -73,6 +69,10 @@ def _samples(metrics: Metrics) -> Iterator[Sample]:
   if metrics.night:
     start = datetime.datetime.combine(datetime.date.fromisoformat(metrics.night), datetime.time(), datetime.UTC)
     yield "night_timestamp_seconds", {}, start.timestamp()
+
+
+def _heading(name: str, kind: str, meaning: str) -> str:
+  return f"# HELP beam_retrain_{name} {meaning}\n# TYPE beam_retrain_{name} {kind}\n"
 
 
 def _escape(text: str) -> str:

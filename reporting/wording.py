@@ -40,7 +40,10 @@ def places_for(images: float) -> int:
 
 
 def percent(rate: float | None, places: int = 1) -> str:
-  """Returns `98.2 %`, 100 % only of 1; a dash if unknown."""
+  """Returns a rate, 0..1, as `98.2 %`; a dash if unknown.
+
+  It is 100 % only where the rate is 1.
+  """
   while rate is not None and rate < 1 and float(f"{100 * rate:.{places}f}") == 100 and places < 6:
     places += 1
   return _UNKNOWN if rate is None else f"{100 * rate:.{places}f}{_NBSP}%"
@@ -60,7 +63,10 @@ def shortened(text: str) -> str:
 
 
 def headline(metrics: Metrics) -> tuple[str, str]:
-  """Returns the verdict over all gates and models, and its meaning."""
+  """Returns the verdict over all gates and models, and its meaning.
+
+  Too many bad inputs make the verdict `NOT_PUBLISHED` or `UNFINISHED`.
+  """
   verdict, meaning = metrics.verdict, _meaning(metrics)
   override = unusable(metrics)
   return (verdict, meaning) if override is None else (override[0], f"{override[1]}; {meaning}")
@@ -85,7 +91,10 @@ def spaced(text: str) -> str:
 
 
 def compared(comparison: ComparisonResult, subject: str, against: str) -> tuple[str, str]:
-  """Returns the result of a comparison, and the role of chance."""
+  """Returns the result of a comparison, and the role of chance.
+
+  The result includes what new, gone and changed images did to the accuracy.
+  """
   others = spaced(describe_images(comparison))
   others = others and f" {others[0].upper()}{others[1:]}"
   if comparison.verdict == NO_BASELINE:

@@ -36,6 +36,7 @@ _FORWARD = re.compile(r"ForwardRef\(('[^']*')\)")
 
 
 def page() -> str:
+  """Returns the page's text."""
   described = {name: getattr(beam_retrain, name) for name in beam_retrain.__all__}
   described |= {path.partition(":")[2]: pkgutil.resolve_name(path) for path in _RETURNED}
   lines = (line for name, found in described.items() for line in _describe(name, found))

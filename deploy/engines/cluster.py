@@ -249,10 +249,18 @@ def start(
   workers: int = WORKERS,
   has_job_server: bool = False,
 ) -> list[str]:
-  """Starts a cluster, waits until its workers are registered, and returns the flags of a job.
+  """Starts a cluster and waits until its workers are registered.
 
-  What is in its folder is deleted. Raises ClusterError if it is already running, the jars are missing, or it did not
-  start and has been stopped again.
+  Args:
+    folder: the cluster's own; its contents are deleted.
+    retries: retries of a Flink job, or of a Spark task.
+    has_job_server: of its own, for all jobs.
+
+  Returns:
+    the flags of a job.
+
+  Raises:
+    ClusterError: it is already running, the jars are missing, or it did not start and has been stopped again.
   """
   prepare(kind, engines, folder, f"cluster.py stop {kind}")
   return launch(kind, engines, folder, retries, workers, has_job_server=has_job_server)
@@ -301,9 +309,10 @@ def launch(
     started[name] = run_beside(places.command(name, [*java, *arguments]), environment, folder / f"{name}.log")
   complaint = _wait(cluster, started, workers, places, port)
   if complaint:
+    logs = (folder / f"{name}.log" for name in started)
+    tails = "\n".join(f"--- {log}\n" + "\n".join(_last_lines(log)) for log in logs)
     stop(folder)
-    for log in (folder / f"{name}.log" for name in started):
-      print(f"--- {log}", *log.read_text(errors="replace").splitlines()[-_LOG_LINES:], sep="\n", file=sys.stderr)
+    print(tails, file=sys.stderr)
     raise ClusterError(f"{complaint}; the last lines of the logs are above.")
   flags = [
     *cluster.flags,
@@ -388,6 +397,10 @@ def _free_ports(count: int) -> list[int]:
     for one in sockets:
       one.bind((_HOST, 0))
     return [one.getsockname()[1] for one in sockets]
+
+
+def _last_lines(log: Path) -> list[str]:
+  return log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
 
 
 def main() -> None:

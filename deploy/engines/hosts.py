@@ -94,6 +94,7 @@ class Hosts(Here):
     return found
 
   def run(self, name: str, argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command on a host, and returns what it printed."""
     return subprocess.run(
       self.command(name, argv), env=self.environment(name), capture_output=True, text=True, check=False
     )

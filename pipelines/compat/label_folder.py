@@ -65,6 +65,7 @@ class Job:
     return files.join(self.work_folder, PARTS_FOLDER)
 
   def build(self, root: beam.Pipeline) -> None:
+    """Plan, work, close."""
     shards = plan_image_tree(root, self.folder, self.shown_as)
     checked = check_not_empty(shards, f"{self.shown_as} has no files: give a folder of images as --directory_name.")
     reports = shards | "Work" >> WorkShards(
@@ -74,6 +75,7 @@ class Job:
 
 
 def run(argv: Sequence[str]) -> int:
+  """Labels the folder; returns the exit code."""
   execution_time = time.ctime()
   flags, options = parse_job(make_parser(), argv)
   job = _plan(flags, expand(make_parser(), argv))

@@ -124,6 +124,7 @@ def _divisor(text: str) -> float:
 
 
 def run(argv: Sequence[str]) -> int:
+  """Labels an image or a folder; returns the exit code."""
   if make_parser().parse_known_args(argv)[0].process_mode == FOLDER:
     separate_beam_options(make_parser(), argv)
     from beam_retrain.pipelines.compat import label_folder
@@ -183,6 +184,7 @@ def open_graph(flags: argparse.Namespace) -> Graph:
 
 
 def read_file(path: str, flag: str) -> bytes:
+  """Returns the bytes of a local or remote file."""
   if "://" in path:
     from beam_retrain.transforms.io import files
 

@@ -57,7 +57,8 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str]) -> int:
-  separate_beam_options(make_parser(), argv)  # loads Beam only for right flags
+  """Runs a command line; loads Beam when its flags are right."""
+  separate_beam_options(make_parser(), argv)
   code: int = load_command("beam_retrain.pipelines.compat.retrain").run(argv)
   return code
 
@@ -70,9 +71,7 @@ def _add_flags_of_script(group: FlagGroup) -> None:
   group.add_argument("--image_dir", metavar="DIR", help="folder of folders of images, one per label; required")
   add("output_graph", _path, "/tmp/output_graph.pb", "FILE", "the trained graph, frozen")
   add("intermediate_output_graphs_dir", str, "/tmp/intermediate_graph/", "DIR", "folder for intermediate_<step>.pb")
-  # As in `retrain.py`, a negative number means never.
-  every = "steps between two of these graphs; 0: none"
-  add("intermediate_store_frequency", lambda text: max(_whole(text), 0), 0, "N", every)
+  add("intermediate_store_frequency", _frequency, 0, "N", "steps between two of these graphs; 0: none")
   add("output_labels", _path, "/tmp/output_labels.txt", "FILE", "the labels, one per line, in the scores' order")
   add("summaries_dir", _path, "/tmp/retrain_logs", "DIR", "TensorBoard's summaries, in train/ and validation/")
   add("how_many_training_steps", positive_int, 4000, "N", "steps of training")
@@ -167,6 +166,11 @@ def _percentage(text: str) -> int:
   if not 1 <= (value := _whole(text)) <= 98:
     raise argparse.ArgumentTypeError(f"{value} leaves one of training, validation and testing without images")
   return value
+
+
+def _frequency(text: str) -> int:
+  """As in `retrain.py`, a negative number means never."""
+  return max(_whole(text), 0)
 
 
 def _number_or_all(text: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beam_retrain.pipelines.compat.retrain_options import PROG, work_dir
-from beam_retrain.pipelines.options.flags import AUTO
+from beam_retrain.pipelines.options.flags import AUTO, given_precision
 from beam_retrain.pipelines.options.stage_flags import Stage, make_request
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.pipelines.requests.evaluation import EvaluateRequest
@@ -63,9 +63,10 @@ class Stages:
     self.chain.end_renewal(_NOW)
     self._texts = find_own_texts(flags, folders)
     # An automatic variant is left out: it is that of the existing bottlenecks.
-    variant = [f"--{name}={value}" for name in ("precision", "runtime") if (value := getattr(flags, name)) != AUTO]
-    digests = digests_of_trunk(flags.tfhub_module, flags.trunk_weights)
-    trunk = [flags.tfhub_module, flags.trunk_input_px, *digests, *variant]
+    trunk = [
+      *(flags.tfhub_module, flags.trunk_input_px, *digests_of_trunk(flags.tfhub_module, flags.trunk_weights)),
+      *given_precision(flags),
+    ]
     self._trunk_state = hashlib.sha256(json.dumps([*trunk, PREPROCESSING_VERSION]).encode()).hexdigest()
     read = [digest_of_files(flags.image_dir), self._trunk_state, self._texts.fingerprint if self._texts else None]
     self._bottlenecks_state = self._bottlenecks().state(json.dumps(read))
@@ -127,6 +128,7 @@ class Stages:
       raise InputError(f"{PROG}: {old} was not written by this command: move it away, or give another --work_dir.")
 
   def train(self) -> None:
+    """Trains the head, unless it is already trained."""
     if self.chain.code != ExitCode.DONE:
       return
     if self.is_trained:

@@ -15,12 +15,28 @@ from pathlib import Path
 from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_retrain.transforms.core
-from beam_retrain.pipelines.doctor import worker_checks
 from beam_retrain.pipelines.doctor.probe_job import FlinkJob, ProbeResult, run_probe
+from beam_retrain.pipelines.doctor.worker_checks import (
+  check_clocks,
+  check_memory,
+  check_paths,
+  check_processors,
+  check_scratch,
+  compare_versions,
+  count_processes,
+)
 from beam_retrain.pipelines.doctor.worker_report import Process, describe_process, read_start
 from beam_retrain.pipelines.engines import runners
 from beam_retrain.pipelines.engines.checks import check_engine
 from beam_retrain.pipelines.engines.findings import Finding, explain, fine, problem, warning
+from beam_retrain.pipelines.engines.runners import (
+  JobOptions,
+  is_by_default,
+  is_embedded,
+  is_local,
+  runner_name,
+  runner_of,
+)
 from beam_retrain.pipelines.models.trunk_sources import check_handle
 from beam_retrain.pipelines.requests.doctor import DATAFLOW_SECS, SECS, DoctorRequest
 from beam_retrain.transforms.core.errors import InputError
@@ -54,9 +70,7 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
   if any(finding.is_problem for finding in findings):
     return
   # Workers also write a report: Beam's local runner returns the metrics of only one of its processes.
-  here = (
-    files.join(tempfile.gettempdir(), "output") if runners.is_local(options) or runners.is_embedded(options) else ""
-  )
+  here = files.join(tempfile.gettempdir(), "output") if is_local(options) or is_embedded(options) else ""
   paths: dict[str, str] = {}
   with contextlib.ExitStack() as stack:
     folder = ""
@@ -91,17 +105,15 @@ def examine(request: DoctorRequest, options: PipelineOptions) -> Iterator[Findin
     remedy = "give --output, a folder that the workers and this machine share"
     yield problem("workers", "they did the job, but this engine has no metrics to report with", remedy)
     return
-  yield worker_checks.count_processes(
-    dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options)
-  )
-  yield from worker_checks.compare_versions(driver, workers)
-  yield from worker_checks.check_processors(driver, workers)
+  yield count_processes(dataclasses.replace(driver, pid=result.pid), workers, *_expected_processes(options))
+  yield from compare_versions(driver, workers)
+  yield from check_processors(driver, workers)
   unseen = [worker for worker in workers if folder and not worker.unwritten and worker not in written]
-  yield from worker_checks.check_paths(workers, paths, output, unseen)
-  yield from worker_checks.check_scratch(workers, trunk_bytes)
+  yield from check_paths(workers, paths, output, unseen)
+  yield from check_scratch(workers, trunk_bytes)
   # Both by the clock of what the folder is on.
-  yield from worker_checks.check_clocks({worker: worker.clock_secs - at - ahead_secs for worker, at in written.items()})
-  yield from worker_checks.check_memory(workers, trunk_bytes, request.trunk)
+  yield from check_clocks({worker: worker.clock_secs - at - ahead_secs for worker, at in written.items()})
+  yield from check_memory(workers, trunk_bytes, request.trunk)
 
 
 def _limit_secs(request: DoctorRequest, options: PipelineOptions) -> int:
@@ -112,15 +124,13 @@ def _probe(
   request: DoctorRequest, options: PipelineOptions, starts: Mapping[str, str], folder: str
 ) -> ProbeResult | Finding:
   """Runs the tiny job; returns a problem if it does not end."""
-  job, secs, on_flink = options.view_as(runners.JobOptions), _limit_secs(request, options), None
-  name = job.job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
-  flags = request.beam_options if runners.is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
-  if runners.runner_of(job) == runners.FLINK and not runners.is_embedded(job) and not job.job_endpoint:
-    on_flink = FlinkJob(job.flink_master.strip(), name)
+  name = options.view_as(JobOptions).job_name or f"beam-retrain-doctor-{os.urandom(8).hex()}"
+  flags = request.beam_options if is_by_default(options) else [*request.beam_options, f"--job_name={name}"]
+  on_flink, secs = _flink_job(options, name), _limit_secs(request, options)
 
   def is_slow() -> bool:
     reported = bool(folder and files.match_in(folder, "*.json"))
-    return runners.is_local(options) or reported or bool(on_flink and not on_flink.waits())
+    return is_local(options) or reported or bool(on_flink and not on_flink.waits())
 
   try:
     return run_probe(flags, starts, folder, secs, is_slow)
@@ -137,6 +147,7 @@ def _unusable_here(thing: str, what: str, error: Exception) -> Finding:
 
 
 def _trunk_bytes(handle: str) -> int | None:
+  """Returns the size of a trunk; None if unknown."""
   if handle == BUNDLED:
     return os.path.getsize(_BUNDLED)
   if os.path.isdir(handle):
@@ -171,10 +182,18 @@ def _write_driver_file(path: str) -> float:
   return now - written.modified_secs if written else 0.0
 
 
+def _flink_job(pipeline_options: PipelineOptions, name: str) -> FlinkJob | None:
+  """Returns the job's entry on a Flink cluster, whose master is known."""
+  options = pipeline_options.view_as(JobOptions)
+  if runner_of(options) != runners.FLINK or is_embedded(options) or options.job_endpoint:
+    return None
+  return FlinkJob(options.flink_master.strip(), name)
+
+
 def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: int, job: FlinkJob | None) -> Finding:
   cause, remedy = explain(str(error)) or ("", "")
   if isinstance(error, TimeoutError):
-    late = f"{runners.runner_name(options)} did not do a tiny job within {timeout_secs} seconds" + (
+    late = f"{runner_name(options)} did not do a tiny job within {timeout_secs} seconds" + (
       f", as {cause}" if cause else ""
     )
     wait = "find out what it waits for, usually workers, and cancel the tiny job there; or raise --timeout_secs"
@@ -189,27 +208,27 @@ def _describe_failure(error: Exception, options: PipelineOptions, timeout_secs: 
 
 def describe_success(result: ProbeResult, options: PipelineOptions, timeout_secs: int) -> Finding:
   if result.secs > timeout_secs:
-    late = f"slow: {runners.runner_name(options)} did a tiny job in {result.secs:.1f} s, not in {timeout_secs} s"
+    late = f"slow: {runner_name(options)} did a tiny job in {result.secs:.1f} s, not in {timeout_secs} s"
     return warning("engine", late, "wait until this machine and the engine have less to do, or expect slow jobs")
-  if runners.is_by_default(options):
+  if is_by_default(options):
     return fine("engine", f"a tiny job in this process, as jobs without --runner, took {result.secs:.1f} s")
-  if runners.runner_of(options) != "directrunner":
-    return fine("engine", f"{runners.runner_name(options)} did a tiny job in {result.secs:.1f} s")
+  if runner_of(options) != "directrunner":
+    return fine("engine", f"{runner_name(options)} did a tiny job in {result.secs:.1f} s")
   in_vain = ", after each job has looked for Prism without success" if result.runner != "PrismRunner" else ""
   remedy = f"use --runner={result.runner}, which is the same on every machine"
-  return warning(f"--runner={runners.runner_name(options)}", f"on this machine it is {result.runner}{in_vain}", remedy)
+  return warning(f"--runner={runner_name(options)}", f"on this machine it is {result.runner}{in_vain}", remedy)
 
 
 def _expected_processes(pipeline_options: PipelineOptions) -> tuple[int, str]:
   """Returns the expected number of worker processes, and how to get more."""
-  options = pipeline_options.view_as(runners.JobOptions)
-  if runners.is_local(options):
+  options = pipeline_options.view_as(JobOptions)
+  if is_local(options):
     expected = options.direct_num_workers or available_cores()
     return expected, "add --runner=FnApiRunner --direct_running_mode=multi_processing"
   expected = max(1, int(options.sdk_worker_parallelism))  # Beam parses it as text
-  if runners.runner_of(options) == runners.FLINK:
+  if runner_of(options) == runners.FLINK:
     expected = max(expected, options.parallelism)
-  elif runners.runner_of(options) == runners.SPARK and runners.is_embedded(options):
+  elif runner_of(options) == runners.SPARK and is_embedded(options):
     threads = re.search(r"\d+", options.spark_master_url)
     expected = max(expected, int(threads[0]) if threads else 1)
   as_processes = f"--sdk_worker_parallelism={expected}"

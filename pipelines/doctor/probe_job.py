@@ -146,11 +146,16 @@ class FlinkJob(NamedTuple):
 
 def build(root: beam.Pipeline, read: Mapping[str, str], folder: str) -> None:
   """Spreads elements over the workers; each worker reports once."""
-  spread = (
-    root | "Start" >> beam.Impulse() | "Spread" >> beam.ParDo(Spread(_ELEMENTS)).with_output_types(tuple[int, int])
+  _ = (
+    root
+    | "Start" >> beam.Impulse()
+    # bytes
+    | "Spread" >> beam.ParDo(Spread(_ELEMENTS)).with_output_types(tuple[int, int])
+    # tuple[int, int]; not Reshuffle, whose own functions are pickled by code
+    | "Group" >> beam.GroupByKey()
+    # tuple[int, Iterable[int]]
+    | "Report" >> beam.ParDo(Report(read, folder))
   )
-  # tuple[int, int]; not Reshuffle, whose own functions are pickled by code
-  _ = spread | "Group" >> beam.GroupByKey() | "Report" >> beam.ParDo(Report(read, folder))
 
 
 def main(answer: str, read: str, folder: str, *beam_flags: str) -> None:

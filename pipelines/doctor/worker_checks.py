@@ -17,7 +17,12 @@ _CLOCK_SECS = 60  # clocks may differ by that much: S3 refuses one that is a qua
 
 
 def count_processes(driver: Process, workers: Sequence[Process], expected: int, remedy: str) -> Finding:
-  """Compares the number of worker processes with the expected one."""
+  """Compares the number of worker processes with the expected one.
+
+  Args:
+    expected: number of processes that the flags ask for; 1 if they do not say.
+    remedy: how to get more processes on this engine.
+  """
   names = _names_of(workers)
   hosts = sorted({"this machine" if _host(worker) == _host(driver) else names[_host(worker)] for worker in workers})
   several = f"{len(hosts)} hosts: " if len(hosts) > 1 else ""
@@ -74,9 +79,12 @@ def _is_compatible(name: str, version: str, own: str) -> bool:
 def check_paths(
   workers: Sequence[Process], paths: Mapping[str, str], output: str, missing: Sequence[Process]
 ) -> list[Finding]:
-  """Checks that workers read and write the driver's paths, by flag.
+  """Checks that workers read and write the driver's paths.
 
-  `missing` are workers that claim to have written, but whose file the driver does not find.
+  Args:
+    paths: path that they should read -> the user's flag; may be empty.
+    output: the flag of the folder that they should write to, or "".
+    missing: workers that claim to have written, but whose file the driver does not find.
   """
   remedy = "give a path that is the same for all workers and this machine, on a shared disk or in a bucket"
   findings = []
@@ -138,7 +146,10 @@ def _kind(precision: str, worker: Process) -> list[str]:
 
 
 def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
-  """Warns of clocks that are far from this machine's."""
+  """Compares the workers' clocks with this machine's.
+
+  `ahead_secs` is by how much each is ahead.
+  """
   workers = [worker for worker, secs in ahead_secs.items() if abs(secs) > _CLOCK_SECS]
 
   def differs(worker: Process) -> list[str]:
@@ -152,7 +163,11 @@ def check_clocks(ahead_secs: Mapping[Process, float]) -> list[Finding]:
 
 
 def check_memory(workers: Sequence[Process], model_bytes: int | None, trunk: str) -> list[Finding]:
-  """Checks each process's memory for the trunk on the tightest machine."""
+  """Checks each process's memory for the trunk on the tightest machine.
+
+  Args:
+    model_bytes: size of the stored trunk; None if unknown.
+  """
   need = worker_memory_bytes(model_bytes or 0)
   counts, names = Counter(map(_host, workers)), _names_of(workers)
   known = [worker for worker in workers if worker.memory_bytes]

@@ -122,6 +122,11 @@ def _write(path: str, text: str) -> None:
   files.write_text(path, text)
 
 
+def _try_scratch() -> None:
+  with tempfile.TemporaryFile() as file:
+    file.write(bytes(_TRIAL_BYTES))
+
+
 def _failures(trials: Mapping[str, Callable[[], None]]) -> dict[str, str]:
   """Makes all calls at once; returns why some failed, by their names.
 
@@ -158,11 +163,7 @@ def report(read: dict[str, str], folder: str) -> str:
     if read_start(path) != read[path]:
       raise ValueError("another file is there")
 
-  def try_scratch() -> None:
-    with tempfile.TemporaryFile() as file:
-      file.write(bytes(_TRIAL_BYTES))
-
-  failures = _failures({"": try_scratch, **{path: functools.partial(check, path) for path in read}})
+  failures = _failures({"": _try_scratch, **{path: functools.partial(check, path) for path in read}})
   process = dataclasses.replace(describe_process(), scratch=failures.pop("", ""), unread=failures)
   if not process.scratch:
     process = dataclasses.replace(process, scratch_bytes=shutil.disk_usage(tempfile.gettempdir()).free)

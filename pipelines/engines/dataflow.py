@@ -31,6 +31,9 @@ def configure_dataflow(prog: str, flags: object, pipeline_options: PipelineOptio
 
   - One SDK process per worker, not one per core: the trunk is in memory once, and uses all cores itself.
   - The main session is not pickled: workers have the package, and need nothing of the command's own module.
+
+  Raises:
+    InputError: a flag that Dataflow needs is missing, or this command cannot run on it.
   """
   if not is_dataflow(pipeline_options):
     return
@@ -96,7 +99,7 @@ def describe_built_job(options: PipelineOptions) -> str:
 
 
 def request_memory(options: PipelineOptions, model_folder: str) -> None:
-  """Requests memory for a stored model, unless the user did."""
+  """Requests memory for a stored trunk or model, unless the user did."""
   # The hint is the whole job's: one step's would move it into a process of its own.
   hints = options.view_as(JobOptions)
   if is_dataflow(options) and not any(hint.replace(" ", "").startswith("min_ram=") for hint in hints.resource_hints):

@@ -48,7 +48,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def validate_engine_options(prog: str, runner: str, argv: Sequence[str]) -> None:
-  """Checks that the runner has each given job server's option."""
+  """Checks that the runner has each given job server's option.
+
+  Args:
+    runner: its name, in any case; PortableRunner's job server may be any.
+  """
   for flag in (argument.split("=")[0] for argument in argv):
     engines = [engine for engine, kinds in ENGINE_OPTIONS.items() if flag in map("--{}".format, sum(kinds, ()))]
     if engines and runner.lower() not in (PORTABLE, *map(str.lower, engines)):

@@ -21,6 +21,7 @@ from beam_retrain.pipelines.models.execution import Execution, choose_execution
 from beam_retrain.pipelines.models.model_path import ModelPath
 from beam_retrain.pipelines.models.sample import sample_images
 from beam_retrain.pipelines.models.trained import Model, ModelTrunk, split_settings
+from beam_retrain.pipelines.options.flags import retrain_names_setting
 from beam_retrain.pipelines.requests.evaluation import EvaluationRequest
 from beam_retrain.transforms.bottlenecks.store import STORES_FOLDER, find_stores, store_folder
 from beam_retrain.transforms.core.corrections import OWNED as CORRECTIONS
@@ -105,7 +106,7 @@ class Evaluation:
       "input": self.request.input,
       "splits": list(self.images.splits),
       **split_settings(self.images.percentages),
-      **({"retrain_names": True} if model.retrain_names else {}),
+      **retrain_names_setting(model.retrain_names),
       **self.request.idx_settings(),
       "labels": model.labels,
       "preprocessing": model.preprocessing,
@@ -116,6 +117,7 @@ class Evaluation:
 
   @functools.cached_property
   def paths(self) -> Mapping[str, ModelPath]:
+    """Returns what each model's figures are of."""
     paths = {}
     for name, model in self.models.items():
       trunk = self.trunks.get(name)
@@ -180,6 +182,7 @@ class Evaluation:
     return root | "Plan" >> source.plan(splits, percentages) | "Evaluate" >> step
 
   def run(self, step: EvaluateClassifier, stage: str) -> None:
+    """Runs the job of `begin`."""
     request_memory(self.options, self.request.model)
     run_pipeline(lambda root: self.build(root, step), self.options, stage=stage, shards_folder=step.longest_work_folder)
 
@@ -223,7 +226,10 @@ class Evaluation:
     return [*model.labels, *(label for label in away if label not in model.labels)]
 
   def complete(self, step: EvaluateClassifier, keeps_scored: bool = False) -> bool:
-    """Completes the folder unless too many inputs are bad; returns whether."""
+    """Completes the folder unless too many inputs are bad; returns whether.
+
+    With `keeps_scored`, the shards' predictions stay in a local store.
+    """
     if read_stats(step.output, files).bad_fraction > self.request.max_bad_fraction:
       for store in step.stores:
         files.sweep(files.join(store.fresh_folder, REPORTS_FOLDER))

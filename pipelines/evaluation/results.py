@@ -68,8 +68,7 @@ class Results:
     if self.evaluation.corrected:
       for name, scored in metrics.models.items():
         say(f"{name}: {corrected(scored)}" if len(metrics.models) > 1 else corrected(scored))
-    model = self.evaluation.models[MODEL]
-    if few := too_few(main.total, None if model.info.has_splits else model.percentages.testing):
+    if few := too_few(main.total, self._testing_percentage):
       say(few)
     for line in self._unknown():
       say(line)
@@ -88,6 +87,11 @@ class Results:
   @property
   def _source(self) -> str:
     return files.shown(self.evaluation.images.source.path)
+
+  @property
+  def _testing_percentage(self) -> float | None:
+    model = self.evaluation.models[MODEL]
+    return None if model.info.has_splits else model.percentages.testing
 
   def _unknown(self) -> Iterator[str]:
     """Yields why it is unknown which images a model was trained on."""

@@ -93,11 +93,7 @@ def write_npz(table: Table, path: str) -> int:
     for (name, kind), cells in zip(table.columns.items(), batch, strict=True):
       if kind is Kind.TEXT:
         lengths[name] = max(lengths[name], *(len(str(cell)) for cell in cells if cell is not None), 1)
-  numbers = {Kind.COUNT: "<i8", Kind.FLAG: "i1", Kind.VECTOR: "<f4"}
-  types = {
-    name: np.dtype(f"<U{lengths[name]}" if kind is Kind.TEXT else numbers.get(kind, "<f8"))
-    for name, kind in table.columns.items()
-  }
+  types = {name: _array_type(kind, lengths[name]) for name, kind in table.columns.items()}
   with tempfile.TemporaryDirectory(prefix="beam-retrain-export-") as folder:
     paths = {name: Path(folder, f"{name}.npy") for name in table.columns}
     _write_arrays(table, rows, types, paths)
@@ -109,6 +105,12 @@ def write_npz(table: Table, path: str) -> int:
         ):
           shutil.copyfileobj(source, target, 1 << 20)
   return rows
+
+
+def _array_type(kind: Kind, length: int) -> np.dtype:
+  if kind is Kind.TEXT:
+    return np.dtype(f"<U{length}")
+  return np.dtype({Kind.COUNT: "<i8", Kind.FLAG: "i1", Kind.VECTOR: "<f4"}.get(kind, "<f8"))
 
 
 def _write_arrays(table: Table, rows: int, types: Mapping[str, np.dtype], paths: Mapping[str, Path]) -> None:

@@ -98,7 +98,11 @@ NAMES = ("bottlenecks", "predictions", "metrics", "per_label")
 
 
 def find_tables(path: str) -> list[Table]:
-  """Returns the tables of an output, or of `run`; may raise InputError."""
+  """Returns the tables of a finished output, or of `run`.
+
+  Raises:
+    InputError: it has none, or is unfinished or damaged.
+  """
   info = find_info(path, files)
   places = {info.stage: path} if info else {stage: files.join(path, stage) for stage in ("bottlenecks", "evaluate")}
   tables: list[Table] = []

@@ -43,9 +43,7 @@ def capture_output() -> Iterator[TextIO]:
       raise
     else:
       log.seek(0)
-      size_bytes = os.fstat(log.fileno()).st_size
-      end = os.pread(log.fileno(), _LOGGED_BYTES, max(0, size_bytes - _LOGGED_BYTES))
-      if text := end.decode(errors="replace").rstrip():
+      if text := _tail(log):
         record(f"output of Beam and its workers:\n{text}")
       for sentence in dict.fromkeys(line for line in log if line.startswith(_OURS)):
         say(sentence.rstrip("\n"), file=sys.stderr)
@@ -54,6 +52,11 @@ def capture_output() -> Iterator[TextIO]:
         sys.stderr = cast(TextIO, _MainThreadStream(sys.stderr))
       # Each time, to be called before Beam's own handlers: the last one registered is called first.
       atexit.register(_hush)
+
+
+def _tail(log: TextIO) -> str:
+  size_bytes = os.fstat(log.fileno()).st_size
+  return os.pread(log.fileno(), _LOGGED_BYTES, max(0, size_bytes - _LOGGED_BYTES)).decode(errors="replace").rstrip()
 
 
 class _MainThreadStream:
@@ -97,6 +100,7 @@ def _sent_to(log: TextIO) -> Iterator[TextIO]:
 
 
 def _writes_to_stderr(stream: TextIO) -> bool:
-  with contextlib.suppress(AttributeError, OSError):  # a notebook's or a test's stream has no file
+  try:
     return stream.fileno() == STDERR
-  return False
+  except (AttributeError, OSError):  # a notebook's or a test's stream has no file
+    return False

@@ -99,7 +99,11 @@ class WatchedWorkerHandler(GrpcWorkerHandler, abc.ABC):
 
   @abc.abstractmethod
   def start(self, environment: Mapping[str, str]) -> int:
-    """Starts the process's work, with more variables; returns its id."""
+    """Starts the process's work, and returns its id.
+
+    Args:
+      environment: variables for Beam's worker, in addition to this process's own.
+    """
 
   @abc.abstractmethod
   def wait(self) -> int:

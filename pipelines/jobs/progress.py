@@ -27,7 +27,10 @@ _MAX_SHARE = 0.005
 class Work(NamedTuple):
   """A part of a job that processes shards.
 
-  Progress is shown only for local folders, which are cheap to list; of others it is only said if there is none.
+  Attributes:
+    folder: of its shards; progress is shown only for local folders, which are cheap to list, and of others it is
+      only said if there is none.
+    unit: what is counted.
   """
 
   name: str
@@ -136,6 +139,7 @@ class ShardProgress:
     self.planned: int | None = None
 
   def look(self) -> Counts:
+    """Returns the current counts."""
     with contextlib.suppress(FileNotFoundError):
       for entry in os.listdir(self._folder):
         name = entry.removesuffix(".json")

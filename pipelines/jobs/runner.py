@@ -78,14 +78,15 @@ def run_pipeline(
     if "KeyboardInterrupt" in str(error):  # raised in a thread of Beam's, which made it a step's error
       raise KeyboardInterrupt from error
     raise
-  with contextlib.suppress(Exception):  # without metrics; each runner raises its own kind
-    if line := left_out({}, list(counts_of(result, LINKS_UP))):
-      say(line, file=sys.stderr)
+  _say_links_up(result)
   return result
 
 
 def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.runner.PipelineRunner | None:
-  """Returns the runner of a job; None: the options' own."""
+  """Returns the runner of a job; None: the options' own.
+
+  `processes`: see `run_pipeline`.
+  """
   if processes == 1 and is_by_default(options):
     return ThreadRunner()
   choose_runner(options)
@@ -93,6 +94,12 @@ def runner_for(options: PipelineOptions, processes: int = 1) -> beam.runners.run
   if processes > 1:
     options.view_as(DirectOptions).direct_num_workers = processes
   return local_runner(options) if runner_of(options) == "fnapirunner" else None
+
+
+def _say_links_up(result: beam.runners.runner.PipelineResult) -> None:
+  with contextlib.suppress(Exception):  # without metrics; each runner raises its own kind
+    if line := left_out({}, list(counts_of(result, LINKS_UP))):
+      say(line, file=sys.stderr)
 
 
 def claim_output(

@@ -107,6 +107,10 @@ class _Job:
   def is_complete(self, sides: Any) -> bool:
     return all(side.pvalue in self._complete for side in sides)
 
+  def view(self, side: beam.pvalue.AsSideInput) -> Any:
+    """Returns a side input as a DoFn sees it."""
+    return side._from_runtime_iterable(self._sides[side.pvalue], side._view_options())
+
   def open(self, applied: AppliedPTransform) -> tuple[Send, Callable[[], None]]:
     """Returns what takes a step's elements, and what ends it."""
     transform = applied.transform
@@ -125,9 +129,7 @@ class _Job:
   def _open_dofn(self, applied: AppliedPTransform, transform: beam.ParDo) -> tuple[Send, Callable[[], None]]:
     receivers: defaultdict[str | None, Receiver] = defaultdict(lambda: _Receiver(lambda value: None))
     receivers.update({tag: _Receiver(self.sender(collection)) for tag, collection in applied.outputs.items()})
-    views = [
-      _View(side._from_runtime_iterable(self._sides[side.pvalue], side._view_options())) for side in applied.side_inputs
-    ]
+    views = [_View(self.view(side)) for side in applied.side_inputs]
     runner = DoFnRunner(
       pickler.roundtrip(transform.fn),  # as workers have one of their own
       transform.args,
@@ -187,13 +189,17 @@ class _Step:
     self._opened[0](value)
 
   def finish(self) -> None:
-    if self._opened is None and not isinstance(self.applied.transform, beam.ParDo):
+    if self._opened is None and not self._is_dofn:
       self._opened = self._job.open(self.applied)
     for value in self._waiting.drain():
       self.take(value)
     if self._opened:
       self._opened[1]()
     self._opened = None
+
+  @property
+  def _is_dofn(self) -> bool:
+    return isinstance(self.applied.transform, beam.ParDo)
 
 
 class _Receiver(Receiver):

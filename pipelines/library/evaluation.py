@@ -149,7 +149,11 @@ def score_images(
 
 
 def check_labels(given: Sequence[str | int], labels: Sequence[str]) -> list[str]:
-  """Returns labels as the model spells them; may raise InputError."""
+  """Returns the labels of images, as the model spells them.
+
+  Raises:
+    InputError: the model does not know one.
+  """
   names = [normalise(str(label)) for label in given]
   for position, name in enumerate(names):
     if name not in labels:

@@ -25,9 +25,12 @@ _used_in = 0  # the process in which images have first gone through a model
 
 
 def as_list(images: Iterable[AnyImage]) -> list[AnyImage]:
-  """Returns the images, checked before one is read; may raise InputError.
+  """Returns the images, checked before any of them is read.
 
   An array of several is uint8 [N, H, W] or [N, H, W, 3].
+
+  Raises:
+    InputError: it is a single image, or one is nothing that can be an image.
   """
   refuse_after_fork()
   if isinstance(images, np.ndarray):
@@ -94,7 +97,11 @@ def _encode(image: Pixels, key: str) -> Image | Quarantined:
 
 
 def embed_all(images: Sequence[AnyImage], model: LoadedModel, dimensions: int) -> np.ndarray:
-  """Returns the bottlenecks, float32 [N, dimensions]; may raise InputError."""
+  """Returns the bottlenecks, float32 [N, dimensions].
+
+  Raises:
+    InputError: an image cannot be used.
+  """
   vectors = np.empty((len(images), dimensions), np.float32)
   for row, result in enumerate(infer_images(read_images(images), model)):
     if isinstance(result, Quarantined):

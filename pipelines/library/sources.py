@@ -17,7 +17,11 @@ from beam_retrain.transforms.io import files
 
 
 def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedModel]) -> Iterator[ScoredImage]:
-  """Scores the images that `evaluate --model folder --input path --split split` scores."""
+  """Scores the images that `evaluate --model folder --input path --split split` scores.
+
+  Raises:
+    InputError: the images cannot be used.
+  """
   if split not in SPLITS:
     raise InputError(f"{split!r} is no split: give auto, testing or all.")
   model = Model(folder)

@@ -110,7 +110,11 @@ class EvaluateClassifier(beam.PTransform):
 
 
 def _request(kind: type[_Request], paths: Mapping[str, object], options: Mapping[str, object]) -> _Request:
-  """Returns a command's request, its options read as on the command line."""
+  """Returns a command's request, its options read as on the command line.
+
+  Raises:
+    InputError: an option is unknown, or its value cannot be used.
+  """
   other = ("given", "typed", "gates", *paths)
   known = [field.name for field in dataclasses.fields(kind) if field.name not in other]
   arguments = [f"--{name}={as_path(path, name)}" for name, path in paths.items()]

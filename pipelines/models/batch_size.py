@@ -118,6 +118,7 @@ def find_batch(fingerprint: str, threads: int) -> Remembered | None:
 
 
 def keep_batch(fingerprint: str, threads: int, batch_size: int, is_halved: bool = False) -> Remembered:
+  """Caches and returns a batch size."""
   remembered = Remembered(batch_size, is_halved)
   entries = {**remembered._asdict(), "processor": processor_name(), "threads": threads}
   cache.write_source(_digest(fingerprint, threads), entries, _BATCHES)

@@ -46,10 +46,13 @@ def _described(entries: Sequence[cache.Entry]) -> str:
 
 
 def _table(entries: Sequence[cache.Entry]) -> list[str]:
-  rows = []
-  for entry in entries:
-    used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_secs))
-    # A fingerprint is shortened.
-    name = "/".join(f"{part[:12]}..." if len(part) == 64 else part for part in entry.name.split("/"))
-    rows.append([used, size(entry.size_bytes), name])
+  rows = [
+    [time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_secs)), size(entry.size_bytes), _short(entry.name)]
+    for entry in entries
+  ]
   return align(["last used", "size", "entry"], rows).splitlines()
+
+
+def _short(name: str) -> str:
+  """Shortens the fingerprint in an entry's name."""
+  return "/".join(f"{part[:12]}..." if len(part) == 64 else part for part in name.split("/"))

@@ -107,9 +107,11 @@ def choose_execution(
   earlier: RunInfo | None = None,
   is_large: Callable[[], bool] = lambda: False,
 ) -> Execution:
-  """Chooses how a trunk is run; a large job tries batch sizes.
+  """Chooses how a trunk is run; tries a prepared one's batch sizes.
 
-  The batch size of an `earlier` run into the same folder is kept, so that shards stay valid.
+  Args:
+    earlier: `info.json` of an earlier run into the same folder: its batch size is kept, so that shards stay valid.
+    is_large: whether the job has at least `LEAST_IMAGES`.
   """
   chosen = Threads(threads or 0, worker_processes(options))
   local = is_local(options)
@@ -189,7 +191,10 @@ def report_workers(result: PipelineResult, output: str) -> str:
 
 
 def describe_workers(images: Mapping[str, int], loads: Mapping[str, int]) -> str:
-  """Describes how the work was spread over processes; "" for one."""
+  """Describes how the work was spread over processes; "" for one.
+
+  `images` and `loads` of the trunk are by process.
+  """
   if len(images) == 1:
     return ""
   least, most = min(images.values()), max(images.values())

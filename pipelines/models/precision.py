@@ -19,6 +19,7 @@ from beam_retrain.transforms.core.models.inference import load_prepared_model
 from beam_retrain.transforms.core.records.schema import TRUNK_FOLDER, Image
 from beam_retrain.transforms.core.run.output_folder import find_info
 from beam_retrain.transforms.core.runtimes.prepared import find_prepared, read_prepared_info
+from beam_retrain.transforms.core.runtimes.trunk_info import TrunkInfo
 from beam_retrain.transforms.core.runtimes.variant import (
   AUTO,
   BFLOAT16,
@@ -134,11 +135,14 @@ def _as_in(folder: str, trunk: Trunk, precision: str, runtime: str) -> Choice | 
         prepared = prepare(trunk, variant, stored=stored)
       except InputError:
         continue
-      run = find_info(folder, files)
-      sample = run.execution.get("sample") if run and run.trunk == info else None
-      check = Agreement(**sample) if sample else None
-      return Choice(prepared, check, f"as for the bottlenecks in {files.shown(folder)}")
+      return Choice(prepared, _check_of(folder, info), f"as for the bottlenecks in {files.shown(folder)}")
   return None
+
+
+def _check_of(folder: str, trunk: TrunkInfo) -> Agreement | None:
+  info = find_info(folder, files)
+  sample = info.execution.get("sample") if info and info.trunk == trunk else None
+  return Agreement(**sample) if sample else None
 
 
 def _calibrate(in_float32: Trunk, sample: Sequence[Image]) -> Trunk:

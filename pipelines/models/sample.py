@@ -33,14 +33,15 @@ def sample_images(
 ) -> list[Image]:
   """Returns `count` images, or all if fewer; reproducible.
 
-  Images of more than `max_pixels` are left out; for the others see `Source.plan`.
+  Images of more than `max_pixels`, height x width, are left out; for the others see `Source.plan`.
   """
-  found = []
-  for item in source.read_sample(splits, percentages, count, max_files=RECORD_FILES):
-    info = probe_image(item.encoded, max_pixels) if isinstance(item, Image) else None
-    if isinstance(item, Image) and not (isinstance(info, Fault) and info.reason == Reason.TOO_LARGE):
-      found.append(item)
-  return found
+  items = source.read_sample(splits, percentages, count, max_files=RECORD_FILES)
+  return [item for item in items if isinstance(item, Image) and not _is_too_large(item, max_pixels)]
+
+
+def _is_too_large(image: Image, max_pixels: int) -> bool:
+  info = probe_image(image.encoded, max_pixels)
+  return isinstance(info, Fault) and info.reason == Reason.TOO_LARGE
 
 
 def decode(input_px: int, sample: Sequence[Image]) -> list[tuple[Image, np.ndarray]]:

@@ -54,6 +54,7 @@ class Model:
 
   @property
   def head(self) -> str:
+    """Path of the head alone."""
     path = files.join(self.path, HEAD_FILE)
     if not self.has_head:
       raise InputError(f"{self.path} has no {HEAD_FILE}, which `beam-retrain train` writes since 0.2.0: train again.")
@@ -151,6 +152,7 @@ class ModelTrunk:
 
 
 def check_labels(source: Source, model: Model) -> None:
+  """Checks that the model knows each label of the images."""
   unknown = [label for label in source.labels if label not in model.labels]
   if unknown:
     naming = f", name them with {flag('class_names')}" if isinstance(source, IdxSource) else ""
@@ -174,7 +176,9 @@ def choose_splits(
 ) -> tuple[tuple[str, ...], SplitPercentages | None]:
   """Returns the splits to plan, and how to split unsplit sources.
 
-  By the `percentages` of the models' bottlenecks no training image is tested on.
+  Args:
+    split: `auto`, `testing` or `all`.
+    percentages: those of the model's bottlenecks, so that no training image is tested on.
   """
   if source.has_splits:
     return ((TRAINING, TESTING) if split == "all" else (TESTING,)), None

@@ -153,10 +153,7 @@ def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | 
   if weights and not handle.startswith(_KERAS):
     raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
   content, load = _find_source(handle, weights, input_px)
-  source = ""  # its key in the cache
-  if content:
-    versions = [_PREPARATION, *map(importlib.metadata.version, ("tensorflow", "keras"))]
-    source = hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest()
+  source = _source_digest(content, input_px) if content else ""
   known = cache.read_source(source) if source else None
   if known and (folder := cache.find(_saved_model_entry(known["fingerprint"]))):
     return Trunk(TrunkInfo(handle, **known, base_fingerprint=known["fingerprint"]), folder=folder)
@@ -173,7 +170,11 @@ def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | 
 
 
 def check_handle(handle: str, weights: str | None = None) -> None:
-  """Raises InputError, without TensorFlow, for what is no trunk."""
+  """Refuses, without TensorFlow, what is no trunk.
+
+  Raises:
+    InputError: the handle is of no kind, or the file of weights is missing.
+  """
   if handle.startswith(_KERAS):
     if weights and not os.path.isfile(weights):
       name = handle.removeprefix(_KERAS)
@@ -199,6 +200,12 @@ def _find_source(handle: str, weights: str | None, input_px: int | None) -> tupl
 
 def _saved_model_entry(fingerprint: str) -> str:
   return f"trunks/{fingerprint}/saved_model"
+
+
+def _source_digest(content: list[str], input_px: int | None) -> str:
+  """Returns a trunk source's key in the cache."""
+  versions = [_PREPARATION, *map(importlib.metadata.version, ("tensorflow", "keras"))]
+  return hashlib.sha256(json.dumps([content, input_px, versions]).encode()).hexdigest()
 
 
 def _freeze(handle: str, made_of: list[str], embed: Callable[[Any], Any], input_px: int) -> Trunk:

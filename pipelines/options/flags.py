@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def batch_size_option(default: str) -> Any:
 
 
 def precision_option(of_model: bool = True) -> Any:
+  """Returns the field, of a trained model or for bottlenecks."""
   of_bottlenecks = (
     "numbers that the trunk computes with. auto (default): bfloat16, if it is faster on this processor"
     f" and each bottleneck of a sample of the images has a cosine of at least {LEAST_COSINE} with float32's; else"
@@ -50,11 +52,17 @@ def precision_option(of_model: bool = True) -> Any:
 
 
 def runtime_option(of_model: bool = True) -> Any:
+  """Returns the field, of a trained model or for bottlenecks."""
   of_bottlenecks = (
     f"what runs the trunk. auto (default): OpenVINO if installed ({install_command('fast')}), else TensorFlow"
   )
   help = "what runs the trunk: auto (default): what ran it for the model's bottlenecks if installed, else TensorFlow"
   return option(AUTO, help if of_model else of_bottlenecks, choices=(AUTO, TENSORFLOW, OPENVINO))
+
+
+def given_precision(flags: argparse.Namespace) -> list[str]:
+  """Returns those of the two flags that are not auto, as arguments."""
+  return [f"--{name}={getattr(flags, name)}" for name in ("precision", "runtime") if getattr(flags, name) != AUTO]
 
 
 def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str) -> None:
@@ -66,7 +74,13 @@ def check_split_hash(source: Source, percentages: SplitPercentages, remedy: str)
     )
 
 
+def retrain_names_setting(retrain_names: bool) -> dict[str, bool]:
+  """Returns the flag's entry in an `info.json`, if it was given."""
+  return {"retrain_names": True} if retrain_names else {}
+
+
 def report_notes(source: Source) -> None:
+  """Reports on standard error what is to be known of an input."""
   for note in source.notes():
     say(note, file=sys.stderr)
 
@@ -142,7 +156,11 @@ class DistortionFlags:
 
   @property
   def distortions(self) -> Distortions | None:
-    """The distortions of training images, if any; may raise InputError."""
+    """The distortions of training images, if any.
+
+    Raises:
+      InputError: a value is out of its range, or there are variants without a distortion.
+    """
     values = {name: value for name in _DISTORTIONS if (value := getattr(self, name))}
     variants = {name: getattr(self, f"distortion_{name}") for name in ("copies", "seed")}
     variants = {name: value for name, value in variants.items() if value is not None}

@@ -64,7 +64,11 @@ class JobRequest(Request):
     return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:
-    """Returns Beam's options, checked; sets them for all file access."""
+    """Returns Beam's options, checked; sets them for all file access.
+
+    Args:
+      check_engine: False for a command that sends no job to the engine.
+    """
     from beam_retrain.pipelines.options.engine import read_pipeline_options
 
     return read_pipeline_options(self.prog(), self, self.beam_options, check_engine)

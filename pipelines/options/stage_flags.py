@@ -60,6 +60,7 @@ class Offered:
 
 
 def add_stage_flags(parser: argparse.ArgumentParser, stages: Sequence[Offered]) -> None:
+  """Adds the flags of stages, in a group for each."""
   for offered, actions in _split(stages):
     group = parser.add_argument_group(f"flags of {offered.request.command}")
     for action in actions:

@@ -59,6 +59,7 @@ def _describe_trunk(job: RunInfo) -> list[str]:
 
 
 def notes(measured: Measurement, engine: str = "") -> list[str]:
+  """Returns further lines for the user; `engine`: the job's runner."""
   lines = []
   if measured.bad:
     bad = f"{sum(measured.bad.values())} cannot be used ({listed_reasons(measured.bad)})"

@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import beam_retrain
 from beam_retrain.pipelines import bottlenecks
@@ -24,8 +23,16 @@ from beam_retrain.pipelines.models.sample import IMAGES as CHECKED_IMAGES
 from beam_retrain.pipelines.models.sample import RECORD_FILES, sample_images
 from beam_retrain.pipelines.models.trunk_sources import load_stored_trunk
 from beam_retrain.pipelines.options.flags import LEAST_IMAGES
-from beam_retrain.pipelines.plan import timing
 from beam_retrain.pipelines.plan.request import PlannedInput, PlanRequest
+from beam_retrain.pipelines.plan.timing import (
+  PREFIX,
+  find_decoding_limit,
+  plan_images,
+  time_closing,
+  time_growth,
+  time_work,
+  timed,
+)
 from beam_retrain.pipelines.requests.bottlenecks import BottlenecksRequest
 from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler
 from beam_retrain.transforms.bottlenecks.store import record_files
@@ -59,7 +66,6 @@ print(json.dumps([max(peak_memory(), peak_memory(resource.RUSAGE_CHILDREN)), sor
 _ROOT = str(Path(beam_retrain.__file__).parents[1])
 
 Sample = Mapping[str, Sequence[Image | Quarantined]]  # by split
-ItemT = TypeVar("ItemT", Image, Quarantined)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,27 +82,26 @@ class Measurement:
 def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
   """Runs the job over a sample; measures what each further image costs."""
   sample = _read_sample(request, whole)
-  with tempfile.TemporaryDirectory(prefix=timing.PREFIX) as folder:
+  with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     images, output = os.path.join(folder, "pictures"), os.path.join(folder, "bottlenecks")
     in_shards = write_sample(sample, images)
     job_secs, memory_bytes, first_secs = _run_job(request.of_sample(images, output, whole.engine), folder)
     info, stats, few = read_info(output, bottlenecks.STAGE), read_stats(output), find_source(images)
-    unreadable = Counter(str(item.reason) for item in _items(sample, Quarantined))
-    looked_at, bad = sum(map(len, sample.values())), dict(sorted((unreadable + Counter(stats.reasons)).items()))
+    looked_at, bad = sum(map(len, sample.values())), _count_bad(sample, stats.reasons)
     if not stats.outputs:
       raise InputError(
         f"none of {looked_at} sample images of {files.absolute(request.input)} can be used ({listed_reasons(bad)}):"
         " repair or remove them, and plan again."
       )
-    planning_secs, counts = timing.time_growth(timing.plan_images, whole.source, whole.percentages, few)
-    listing_secs, _ = timing.time_growth(
+    planning_secs, counts = time_growth(plan_images, whole.source, whole.percentages, few)
+    listing_secs, _ = time_growth(
       lambda source, percentages: sample_images(source, (TRAINING,), percentages), whole.source, whole.percentages, few
     )
     total = sum(counts.values())
     wanted = request.pictures or total
     handler, job = _choose_handler(request, whole, os.path.join(output, TRUNK_FOLDER), info, wanted)
     shard, shard_images = whole.source.typical_shard((TRAINING,), whole.percentages, CHECKED_IMAGES)
-    shard_secs, image_secs = timing.time_work(handler, shard, shard_images, whole.source.labels)
+    shard_secs, image_secs = time_work(handler, shard, shard_images, whole.source.labels)
     if handler.batch_size != info.settings["batch_size"]:
       memory_bytes = max(memory_bytes, peak_memory())
     records_bytes = sum(map(os.path.getsize, record_files(output)))
@@ -106,12 +111,12 @@ def measure(request: PlanRequest, whole: PlannedInput) -> Measurement:
       planning_secs=planning_secs / total,
       shard_secs=shard_secs,
       image_secs=image_secs,
-      closing_secs=timing.time_closing(handler, few.labels, info.trunk, min(wanted, _CLOSING_RECORDS)),
+      closing_secs=time_closing(handler, few.labels, info.trunk, min(wanted, _CLOSING_RECORDS)),
       memory_bytes=memory_bytes,
       record_bytes=records_bytes / stats.outputs,
       folder_bytes=sum(map(os.path.getsize, files.walk(output))) - records_bytes,
     )
-    limit = timing.find_decoding_limit(handler)
+    limit = find_decoding_limit(handler)
   return Measurement(costs, counts, looked_at, bad, job, first_secs, limit)
 
 
@@ -134,15 +139,18 @@ def _choose_handler(
 
 
 def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, float]:
-  """Runs a job in a process whose start and memory it measures.
+  """Runs a job in a process of its own.
 
-  Runs it again if it prepared the trunk. Returns seconds, peak memory in bytes, and how much longer the first one took.
+  Start and memory are then the job's alone. Runs it again if it prepared the trunk.
+
+  Returns:
+    (seconds, peak memory in bytes, how much longer the first such job takes).
   """
-  first_secs, (memory_bytes, written) = timing.timed(lambda: _run_child(request, folder))
+  first_secs, (memory_bytes, written) = timed(lambda: _run_child(request, folder))
   if not written:
     return first_secs, memory_bytes, 0.0
   shutil.rmtree(request.output)
-  secs, (memory_bytes, written_again) = timing.timed(lambda: _run_child(request, folder))
+  secs, (memory_bytes, written_again) = timed(lambda: _run_child(request, folder))
   # If the second also had to prepare it, the cache keeps nothing: every job will. A sample with fewer labels than the
   # input has a transform graph of its own, which is no cost of the job.
   is_kept = not written_again and any("/transform-" not in name for name in written)
@@ -150,7 +158,10 @@ def _run_job(request: BottlenecksRequest, folder: str) -> tuple[float, int, floa
 
 
 def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]]:
-  """Runs a job; returns its memory, and what it cached."""
+  """Runs a job; returns its memory, and what it cached.
+
+  Its temporary files are in `folder`.
+  """
   # Not from the current folder, which may contain another `beam_retrain`.
   path = os.pathsep.join(filter(None, [_ROOT, os.environ.get("PYTHONPATH")]))
   # This process cleans up after an interrupted child. TF Hub's downloads are kept.
@@ -168,8 +179,10 @@ def _run_child(request: BottlenecksRequest, folder: str) -> tuple[int, list[str]
   return memory_bytes, [path for path in written if os.path.exists(path)]  # a cache of its own is gone
 
 
-def _items(sample: Sample, kind: type[ItemT]) -> list[ItemT]:
-  return [item for items in sample.values() for item in items if isinstance(item, kind)]
+def _count_bad(sample: Sample, reasons: Mapping[str, int]) -> dict[str, int]:
+  """Returns reason -> images that could not be read or used, sorted."""
+  unreadable = (item for items in sample.values() for item in items if isinstance(item, Quarantined))
+  return dict(sorted((Counter(str(item.reason) for item in unreadable) + Counter(reasons)).items()))
 
 
 def listed_reasons(bad: Mapping[str, int]) -> str:
@@ -195,13 +208,14 @@ def write_sample(sample: Sample, folder: str) -> list[int]:
   sample's order. If a split has too few images, some are written twice.
   """
   counts = []
-  if not (readable := _items(sample, Image)):
-    if unreadable := _items(sample, Quarantined):
-      raise InputError(f"no image of a sample can be read; {unreadable[0].key}: {unreadable[0].detail}.")
-    raise InputError("the input has no images: put some into the folders of their classes.")
-  for split, items in sample.items():
-    images = _items({split: items}, Image)
-    chosen = images or readable
+  readable = {split: [item for item in items if isinstance(item, Image)] for split, items in sample.items()}
+  for split, images in readable.items():
+    chosen = images or next(filter(None, readable.values()), [])
+    if not chosen:
+      unreadable = next((item for items in sample.values() for item in items if isinstance(item, Quarantined)), None)
+      if unreadable is None:
+        raise InputError("the input has no images: put some into the folders of their classes.")
+      raise InputError(f"no image of a sample can be read; {unreadable.key}: {unreadable.detail}.")
     count = max(len(images), len(_LABELS))
     for number, image in zip(range(count), itertools.cycle(chosen), strict=False):
       path = Path(folder, split, _LABELS[number * len(_LABELS) // count], f"{number:04d}")

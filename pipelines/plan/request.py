@@ -71,15 +71,22 @@ class PlanRequest(TrunkRequest):
     return PlannedInput(options, *self.find_source(path), engine)
 
   def of_sample(self, images: str, output: str, engine: str) -> BottlenecksRequest:
-    """Returns the request of the job over a sample, on this machine."""
-    same = (
-      *("trunk", "trunk_weights", "trunk_input_px", "precision", "runtime", "batch_size", "trunk_threads"),
-      "max_pixels",
-    )
+    """Returns the request of the job over a sample, on this machine.
+
+    Args:
+      engine: as of `PlannedInput`; its options are left out.
+    """
     return BottlenecksRequest(
       input=images,
       output=output,
-      **{name: getattr(self, name) for name in same},
+      trunk=self.trunk,
+      trunk_weights=self.trunk_weights,
+      trunk_input_px=self.trunk_input_px,
+      precision=self.precision,
+      runtime=self.runtime,
+      batch_size=self.batch_size,
+      trunk_threads=self.trunk_threads,
+      max_pixels=self.max_pixels,
       validation_percentage=0.0,
       max_bad_fraction=1.0,
       beam_options=() if engine else self.beam_options,

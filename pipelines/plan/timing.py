@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import apache_beam as beam
@@ -70,7 +69,10 @@ def timed(call: Callable[[], T], budget_secs: float = 0.0) -> tuple[float, T]:
 def time_growth(
   step: Callable[[Source, SplitPercentages], T], source: Source, percentages: SplitPercentages, few: Source
 ) -> tuple[float, T]:
-  """Returns (seconds that a step takes longer than for `few`, its result)."""
+  """Returns (seconds that a step takes longer than for `few`, its result).
+
+  `few` is a source of a few images with splits.
+  """
   step(few, _AS_GIVEN)  # the first takes longer
   few_secs, _ = timed(lambda: step(few, _AS_GIVEN), _BUDGET_SECS)
   secs, result = timed(lambda: step(source, percentages), _BUDGET_SECS)
@@ -78,7 +80,10 @@ def time_growth(
 
 
 def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]:
-  """Plans an input as a job does; returns split -> images."""
+  """Plans an input as a job does; returns split -> images.
+
+  Training includes images that will be drawn for validation.
+  """
   with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
     path = os.path.join(folder, "counts.json")
 
@@ -88,7 +93,7 @@ def plan_images(source: Source, percentages: SplitPercentages) -> dict[str, int]
       _ = checked | "WriteCounts" >> beam.Map(_write_counts, path)
 
     _run_here(build, folder)
-    counts: dict[str, int] = json.loads(Path(path).read_text())
+    counts: dict[str, int] = json.loads(files.read_bytes(path))
   if not source.has_validation:
     counts[TRAINING] += counts.pop(VALIDATION, 0)
   return {split: counts[split] for split in (TRAINING, VALIDATION, TESTING) if split in counts}

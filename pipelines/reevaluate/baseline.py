@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import sys
@@ -44,9 +43,11 @@ class Baseline(NamedTuple):
 def choose_baseline(history: str, date: str, given: str | None, labels: Sequence[str]) -> Baseline | None:
   """Returns what the night of `date` is compared with, if anything.
 
-  `given` is `none`; a night; a folder written by `evaluate` or `reevaluate`; or None: the last finished night before
-  `date` that passed its gates and whose predictions are intact (the others are named on standard error). A candidate's
-  gates do not count. `labels` are the model's.
+  Args:
+    given: `none`; a night; a folder written by `evaluate` or `reevaluate`; or None: the last finished night before
+      `date` that passed its gates and whose predictions are intact (the others are named on standard error). A
+      candidate's gates do not count.
+    labels: the model's label list.
   """
   if given == NO_BASELINE:
     return None
@@ -127,15 +128,13 @@ def _night(history: str, name: str) -> Baseline:
 
 
 def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
-  predictions, whole = files.join(folder, PREDICTIONS_FILE), False
+  predictions = files.join(folder, PREDICTIONS_FILE)
   try:
     digest = files.sha256(predictions)
     if metrics.predictions_sha256 is not None:
       whole = metrics.predictions_sha256 == digest
     else:  # written by an earlier version's `evaluate`
-      with contextlib.suppress(ValueError, csv.Error):
-        rows = read_predictions(files.read_lines(predictions), predictions)
-        whole = sum(1 for _ in rows) == metrics.model.total
+      whole = _count_rows(predictions) == metrics.model.total
   except OSError as error:
     raise DamagedError(f"its {PREDICTIONS_FILE} is missing or cannot be read") from error
   if not whole:
@@ -143,11 +142,24 @@ def _baseline(name: str, folder: str, metrics: Metrics) -> Baseline:
   return Baseline(name, predictions, metrics.model.labels, digest)
 
 
+def _count_rows(predictions: str) -> int | None:
+  """Returns the number of rows of a `predictions.csv`; None if unreadable."""
+  try:
+    return sum(1 for _ in read_predictions(files.read_lines(predictions), predictions))
+  except (ValueError, csv.Error):
+    return None
+
+
+def _is_usable(history: str, name: str) -> bool:
+  try:
+    _night(history, name)
+  except DamagedError:
+    return False
+  return True
+
+
 def _choices(history: str, date: str, kind: str) -> str:
-  nights = []
-  for name in dates(history):
-    with contextlib.suppress(DamagedError):
-      nights += [_night(history, name).name] if name != date else []
+  nights = [name for name in dates(history) if name != date and _is_usable(history, name)]
   listed = f"one of {_listed(nights)}, " if nights else "(there is no other night) "
   an_evaluation = "the output folder of an evaluate"
   return f"give {listed}" + (f"{an_evaluation}, or {NO_BASELINE}" if kind == BASELINE else f"or {an_evaluation}")

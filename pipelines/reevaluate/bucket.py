@@ -101,6 +101,7 @@ def publish(working: str, history: str, date: str) -> None:
 
 
 def others_at_work(history: str, date: str) -> bool:
+  """Whether another command holds the lease of another night."""
   locks = files.stat_each([files.join(path, LOCK_FILE) for path, of in works(history) if of != date])
   return any(lock and time.time() - lock.modified_secs < _SURELY_DEAD_SECS for lock in locks)
 

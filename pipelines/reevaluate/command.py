@@ -71,7 +71,11 @@ def execute(request: ReevaluateRequest, today: Callable[[], datetime.date] = dat
 
 
 def plan(request: ReevaluateRequest, today: datetime.date) -> Job:
-  """Checks the models, the images and the history; changes nothing."""
+  """Checks the models, the images and the history; changes nothing.
+
+  Raises:
+    InputError: an option, model or input cannot be used.
+  """
   options = request.pipeline_options()
   arguments, request = request.to_argv(), request.with_absolute_paths()
   reuse = tuple(path for path in request.reuse if not history.is_in_night(path, request.history))

@@ -72,6 +72,7 @@ def read_nights(history: str) -> list[TrendPoint]:
 
 
 def night_folder(history: str, name: str) -> str:
+  """Returns the folder of a finished night, which need not exist."""
   if is_bucket(history):
     return bucket.night_folder(history, name) or files.join(history, name)
   return os.path.join(history, name)
@@ -117,6 +118,7 @@ def earlier_stores(history: str, date: str, fingerprint: str, working: str = "")
 
 
 def working_folder(history: str, date: str, request: str) -> str:
+  """Returns the folder of a night's unfinished work."""
   if is_bucket(history):
     return bucket.working_folder(history, date, request)
   return os.path.join(history, _UNFINISHED_FOLDER, f"{date}-{request[:12]}")
@@ -305,9 +307,10 @@ def _changing(history: str) -> contextlib.AbstractContextManager[None]:
 
 
 def is_date(text: str) -> bool:
-  with contextlib.suppress(ValueError):
+  try:
     return bool(_DATE.fullmatch(text) and datetime.date.fromisoformat(text))
-  return False
+  except ValueError:
+    return False
 
 
 def is_in_night(path: str, history: str) -> bool:

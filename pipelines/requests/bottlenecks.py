@@ -101,8 +101,13 @@ class TrunkRequest(JobRequest, IdxFlags):
     """
     from beam_retrain.transforms.sources.find import find_source
 
-    names = {name: getattr(self, name) for name in ("retrain_names", "class_names", "transpose")}
-    source = find_source(path, self.classes, **names)
+    source = find_source(
+      path,
+      self.classes,
+      retrain_names=self.retrain_names,
+      class_names=self.class_names,
+      transpose=self.transpose,
+    )
     return source, self.split(source)
 
   def split(self, source: Source) -> SplitPercentages:
@@ -134,10 +139,18 @@ class BottlenecksRequest(TrunkRequest, DistortionFlags):
     "  --direct_running_mode=multi_processing --direct_num_workers=2   for two processes on this machine."
   )
 
-  _own: ClassVar[tuple[str, ...]] = ("input", "output", "reuse", "retry_from", "bottleneck_dir")
-  paths: ClassVar[tuple[str, ...]] = (*_own, "class_names", "corrections")
+  paths: ClassVar[tuple[str, ...]] = (
+    "input",
+    "output",
+    "reuse",
+    "retry_from",
+    "bottleneck_dir",
+    "class_names",
+    "corrections",
+  )
+
   first: ClassVar[tuple[str, ...]] = (
-    *(*_own, *TrunkRequest.first, "on_leak"),
+    *("input", "output", "reuse", "retry_from", "bottleneck_dir", *TrunkRequest.first, "on_leak"),
     *(field.name for field in dataclasses.fields(DistortionFlags)),
   )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from beam_retrain.pipelines.options.flags import (
@@ -67,9 +67,8 @@ class EvaluationRequest(JobRequest, IdxFlags):
   min_slice_size: int = option(
     30, "merge slices of fewer images (default: %(default)d)", type=positive_int, metavar="N"
   )
-  gates: tuple[tuple[str, float], ...] = option(
-    ()
-  )  # (gate, threshold 0..1) of those that are set, each by its own flag
+  # (gate, threshold 0..1) of those that are set; each gate has its own flag.
+  gates: tuple[tuple[str, float], ...] = option(())
   batch_size: int | None = None
   trunk_threads: int | None = trunk_threads_option()
   corrections: str | None = corrections_option()
@@ -103,7 +102,13 @@ class EvaluationRequest(JobRequest, IdxFlags):
 
 
 class _SetGate(argparse.Action):
-  def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: Any = None) -> None:
+  def __call__(
+    self,
+    parser: argparse.ArgumentParser,
+    namespace: argparse.Namespace,
+    values: str | Sequence[Any] | None,
+    option_string: str | None = None,
+  ) -> None:
     (flag_name,) = self.option_strings
     setattr(namespace, self.dest, [*getattr(namespace, self.dest, ()), (flag_name.removeprefix("--"), values)])
 

@@ -47,7 +47,11 @@ class Retry:
   bad: frozenset[str]  # keys of its quarantined images
 
   def apply(self, request: BottlenecksRequest) -> BottlenecksRequest:
-    """Returns the request with the earlier run's settings; may raise InputError."""
+    """Returns the request with the earlier run's settings.
+
+    Raises:
+      InputError: a given flag contradicts them.
+    """
     for name in _NOT_WITH:
       if name in request.given:
         raise InputError(f"--{name} cannot be used with --retry_from, which repeats {self.folder}: leave it out.")
@@ -85,7 +89,11 @@ class Retry:
     return SplitPercentages.from_settings(self.info.settings)
 
   def choose_variant(self) -> Choice:
-    """Returns the trunk stored there, in its variant, without looking for weights."""
+    """Returns the trunk stored there, in its variant, without looking for weights.
+
+    Raises:
+      InputError: it is missing, or this machine cannot run it.
+    """
     trunk = load_stored_trunk(files.join(self.folder, TRUNK_FOLDER), self.info.trunk)
     variant = trunk.info.variant
     if reason := variant.unsupported_reason():
@@ -106,11 +114,16 @@ class Retry:
     inputs = {split: counts.inputs for split, counts in read_stats(self.folder, files).splits.items()}
 
     def build(root: beam.Pipeline) -> None:
-      shards = root | "Plan" >> source.plan(splits, self.percentages)
-      counts = shards | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
-      # (split, int)
-      total = counts | "SumImages" >> beam.CombinePerKey(sum) | "CollectCounts" >> beam.combiners.ToDict()
-      _ = total | "CompareCounts" >> beam.Map(check_same, self.folder, inputs)
+      _ = (
+        root
+        | "Plan" >> source.plan(splits, self.percentages)
+        # Shard
+        | "CountImages" >> beam.Map(lambda shard: (shard.split, sum(1 for _ in shard.names())))
+        # (split, int)
+        | "SumImages" >> beam.CombinePerKey(sum)
+        | "CollectCounts" >> beam.combiners.ToDict()
+        | "CompareCounts" >> beam.Map(check_same, self.folder, inputs)
+      )
 
     run_pipeline(build, options, stage="retry", shards_folder=self.folder)
 

@@ -52,7 +52,11 @@ class TextImport:
     _ = shards | "SpreadTexts" >> beam.Reshuffle() | "CheckTexts" >> beam.Map(self.task.check)
 
   def run(self, request: str, options: PipelineOptions) -> list[str]:
-    """Makes the store by a job; returns lines for the user."""
+    """Makes the store by a job; returns lines for the user.
+
+    Args:
+      request: digest of all but the images that decides the store.
+    """
     records = files.join(self.store, RECORDS_FOLDER)
 
     def build(root: beam.Pipeline) -> None:
@@ -63,16 +67,17 @@ class TextImport:
 
     run_pipeline(build, options, stage="import", shards_folder=records)
     counts = read_small(files.join(self.store, STATS_FILE), json.loads, RUN_AGAIN, files.read_bytes)
-    lines = [
+    line = (
       f"imported {counts[IMPORTED]:,} text bottlenecks from {files.shown(self.texts.folder)};"
       f" {counts[DAMAGED]:,} damaged, to be computed"
+    )
+    if not self.texts.module or self.texts.is_of_trunk:
+      return [line]
+    return [
+      line,
+      f"their files name the module {self.texts.module}, not {self.handle}: unless these are the same network,"
+      " a model trained on them is useless",
     ]
-    if self.texts.module and not self.texts.is_of_trunk:
-      lines.append(
-        f"their files name the module {self.texts.module}, not {self.handle}: unless these are the same network,"
-        " a model trained on them is useless"
-      )
-    return lines
 
 
 def find_text_import(

@@ -31,7 +31,10 @@ class BusyError(Exception):
 
 
 def load_sizes(folder: str, serving: ServingVariant, with_vectors: bool) -> Mapping[int, LoadedModel]:
-  """Loads a model for each batch size: `scores` and perhaps `bottleneck`."""
+  """Loads a model for each batch size; `scores` are its output.
+
+  `with_vectors`: its `bottleneck` is, too.
+  """
   if with_vectors and not serving.is_prepared:
     return dict.fromkeys(_SIZES, load_float32(os.path.join(folder, SAVED_MODEL_FOLDER)))
   if serving.is_prepared and serving.variant.runtime == OPENVINO:
@@ -47,7 +50,9 @@ class _Request(NamedTuple):
 class Batches:
   """Computes requests in batches, in the order in which they came.
 
-  `images` were computed in so many `batches`.
+  Attributes:
+    images: how many were computed.
+    batches: how many calls that took.
   """
 
   def __init__(self, models: Mapping[int, LoadedModel], max_pixels: int, max_waiting: int = MAX_WAITING):

@@ -27,6 +27,7 @@ run = ServeRequest.run
 
 
 def execute(request: ServeRequest) -> int:
+  """Serves until a signal comes; returns the exit code."""
   try:
     import starlette  # noqa: F401
     import uvicorn  # noqa: F401
@@ -46,7 +47,11 @@ def execute(request: ServeRequest) -> int:
 
 
 def plan(request: ServeRequest) -> Server:
-  """Opens what is to be shown, then loads the model."""
+  """Opens what is to be shown, then loads the model.
+
+  Raises:
+    InputError: a folder or an argument cannot be used.
+  """
   from beam_retrain.pipelines.serve.app import Server
   from beam_retrain.pipelines.serve.batches import Batches, load_sizes
   from beam_retrain.pipelines.serve.guard import Access, is_loopback

@@ -25,7 +25,11 @@ class Corrections:
     self._lock = os.path.join(os.path.dirname(os.path.abspath(path)), f".{os.path.basename(path)}.lock")
 
   def read(self) -> dict[ImageId, Correction]:
-    """Returns the decisions, none without a file; may raise InputError."""
+    """Returns the decisions in their order; none without a file.
+
+    Raises:
+      InputError: it is no `corrections.csv`, or a line is damaged.
+    """
     if not os.path.lexists(self.path):
       return {}
     return {image: correction for _, image, correction in read_rows(files.read_lines(self.path), self.path)}

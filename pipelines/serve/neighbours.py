@@ -32,13 +32,21 @@ class Near(NamedTuple):
 
 
 class Neighbours:
-  """Bottlenecks of training images, of length 1, and of some testing images."""
+  """Bottlenecks of a folder's training images, of length 1.
+
+  Attributes:
+    images: N training images, validation images among them.
+    testing: at most `MAX_PAIRED` testing images, with their bottlenecks.
+
+  Raises:
+    InputError: the folder has no training images.
+  """
 
   def __init__(self, folder: str, info: RunInfo):
     counts = read_stats(folder, files).splits
     dimensions = info.trunk.dimensions
     self._vectors = np.empty((sum(each.outputs for each in counts.values()), dimensions), np.float32)
-    self.images: list[Stored] = []  # validation images among them
+    self.images: list[Stored] = []
     self.testing: list[tuple[Stored, np.ndarray]] = []
     for shard in read_shards(folder, SplitPercentages.from_settings(info.settings)):
       for split, one in shard:
@@ -54,7 +62,10 @@ class Neighbours:
     self._vectors /= _lengths(self._vectors)
 
   def nearest(self, vector: np.ndarray, count: int) -> list[Near]:
-    """Returns the training images nearest to float32 [D], the nearest first."""
+    """Returns up to `count` training images, the nearest first.
+
+    `vector` is float32 [D].
+    """
     cosines = self._vectors @ (vector / _lengths(vector[None])[0])
     count = min(count, len(cosines))
     best = np.argpartition(-cosines, count - 1)[:count]

@@ -67,6 +67,7 @@ class History:
     return self._night(date) if date in dates(self._folder) else None
 
   def report(self, date: str) -> bytes | None:
+    """Returns the night's report."""
     path = os.path.join(self._folder, date, REPORT_FILE)
     if date not in dates(self._folder) or not 0 < (local_files.size_of(path) or 0) <= MAX_REPORT_BYTES:
       return None

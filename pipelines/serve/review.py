@@ -34,7 +34,7 @@ MAX_NOTE = 500  # characters
 
 @dataclasses.dataclass
 class Item:
-  """An image to review, for reasons, its `kinds`.
+  """An image to review.
 
   Beside it stand the images of the numbers in `like`: copies under another name, or a near training image.
   """
@@ -46,7 +46,7 @@ class Item:
   predicted: str = ""
   suggested: str = ""  # the label that heads trained on other images suggest; empty without `--label_errors`
   confidence: float | None = None  # in percent
-  kinds: list[str] = dataclasses.field(default_factory=list)
+  kinds: list[str] = dataclasses.field(default_factory=list)  # mistakes, suspicious, leaks, near-duplicates
   ranks: dict[str, int] = dataclasses.field(default_factory=dict)  # kind -> place, 0 for what to look at first
   like: list[tuple[int, str]] = dataclasses.field(default_factory=list)
 
@@ -79,16 +79,13 @@ class Review:
     for kind, found in rows.items():
       for row in self._some(kind, found):
         self._add(kind, row)
-    for cells in _cells(folder, SUSPICIOUS_FILE):
-      label = cells.get("suggested_digit")  # of heads that were trained on other images
-      if label and (item := self._by_id.get((unescape_cell(cells["file_name"]), cells["sha256"]))):
-        item.suggested = unescape_cell(label)
+    for id, label in _suggestions(folder):
+      if item := self._by_id.get(id):
+        item.suggested = label
     copies, near = _leaks(folder)
     for leak in self._some(LEAKS, copies):
       self._add(LEAKS, leak.row)
-    for same in self._copies().values():
-      for item in same:
-        item.like += [(other.image, f"the same image, {other.label}") for other in same if other is not item]
+    self._join_copies()
     self._add_similar(self._some(NEAR, near))
     corrections.read()  # raises if it is damaged
 
@@ -138,6 +135,11 @@ class Review:
       self._found[kind] += 1
     return item
 
+  def _join_copies(self) -> None:
+    for copies in self._copies().values():
+      for item in copies:
+        item.like += [(other.image, f"the same image, {other.label}") for other in copies if other is not item]
+
   def _copies(self) -> dict[str, list[Item]]:
     copies: dict[str, list[Item]] = {}
     for item in self.items:
@@ -153,7 +155,8 @@ class Review:
   ) -> None:
     """Writes a decision on all copies of an image; None removes it.
 
-    Raises InputError, and ConflictError if the image has another decision than the page has `seen`.
+    Raises ConflictError if the image has another decision than the page has `seen`, and InputError if there is no such
+    item, decision or label.
     """
     if not 0 <= index < len(self.items) or self.items[index].sha256 != sha256:
       raise InputError(f"item {index} is another by now: load the page again.")
@@ -181,10 +184,12 @@ def _rows(folder: str, name: str) -> Iterator[Row]:
     yield from read_predictions(files.read_lines(path), path)
 
 
-def _cells(folder: str, name: str) -> Iterator[dict[str, str]]:
-  path = files.join(folder, name)
-  if files.exists(path):
-    yield from csv.DictReader(files.read_lines(path))
+def _suggestions(folder: str) -> Iterator[tuple[ImageId, str]]:
+  """Yields what heads trained on other images suggest for an image."""
+  path = files.join(folder, SUSPICIOUS_FILE)
+  for row in csv.DictReader(files.read_lines(path)) if files.exists(path) else ():
+    if label := row.get("suggested_digit"):
+      yield (unescape_cell(row["file_name"]), row["sha256"]), unescape_cell(label)
 
 
 class _Leak(NamedTuple):
@@ -197,8 +202,10 @@ class _Leak(NamedTuple):
 
 def _leaks(folder: str) -> tuple[list[_Leak], list[_Leak]]:
   """Returns copies and near-duplicates, once each."""
+  path = files.join(folder, LEAKS_FILE)
+  rows = csv.DictReader(files.read_lines(path)) if files.exists(path) else ()
   leaks = dict.fromkeys(
     _Leak(Row(row["file_name"], row["label"], "", "", row["sha256"]), row.get("like", ""), row.get("cosine", ""))
-    for row in _cells(folder, LEAKS_FILE)
+    for row in rows
   )
   return [leak for leak in leaks if not leak.like], [leak for leak in leaks if leak.like]

@@ -92,6 +92,7 @@ def draw_font(font: ImageFont.FreeTypeFont) -> list[tuple[np.ndarray, float, int
 
 
 def draw_fonts(paths: Sequence[pathlib.Path]) -> Bank:
+  """All glyphs of several faces."""
   return Bank.of(glyph for path in paths for glyph in draw_font(ImageFont.truetype(str(path), 100)))
 
 

@@ -147,6 +147,7 @@ def draw_digit(digit: int, rng: np.random.Generator) -> tuple[np.ndarray, float,
 
 
 def draw_digits(count: int, seed: int) -> glyphs.Bank:
+  """`count` digits, as many of each as can be."""
   rng = np.random.default_rng(seed)
   return glyphs.Bank.of(draw_digit(number % glyphs.DIGITS, rng) for number in range(count))
 

@@ -35,6 +35,7 @@ POINTS: Sequence[tuple[Case, int, int]] = (
 
 
 def trials(world: World, seed: int, short: bool) -> Iterator[Trial]:
+  """Yields seeded points, spread over each command's operations."""
   for case, many, few in POINTS:
     random_ = random.Random(f"{seed} {case.name}")
     for at, name in world.points(case, few if short else many, random_):

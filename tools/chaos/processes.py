@@ -134,7 +134,14 @@ def start(
   hidden: Sequence[str] = (),
   prepare: Callable[[], None] = lambda: None,
 ) -> Running:
-  """Starts a command in a fork of this process, `hidden` modules not loaded, after `prepare`."""
+  """Starts a command in a fork of this process.
+
+  Args:
+    logs: the files get their names from it.
+    folder: its current one.
+    hidden: modules that a command's own process would not have loaded.
+    prepare: called in the new process first.
+  """
   running = Running(0, logs.with_suffix(".out"), logs.with_suffix(".err"))
   pid = os.fork()
   if pid:

@@ -38,6 +38,7 @@ class Facts(NamedTuple):
 
 
 def page(outcomes: Sequence[Outcome], facts: Facts) -> str:
+  """Returns the page, in Markdown."""
   lines = [_ABOUT.read_text(), "## This run", "", *facts.lines(), ""]
   kinds = Counter(fault.kind for outcome in outcomes for fault in outcome.faults)
   tried = sum(outcome.result != NOT_REACHED or bool(outcome.faults) for outcome in outcomes)

@@ -66,7 +66,11 @@ class Trial(NamedTuple):
 
 
 def run_trials(trials: Sequence[Trial], jobs: int, until: float = float("inf")) -> Iterator[Outcome]:
-  """Runs some trials at a time, begun before `until`; yields their outcomes as they end."""
+  """Runs some trials at a time; yields their outcomes, in the order in which they end.
+
+  Args:
+    until: the time, as of `time.monotonic`, after which no further trial begins.
+  """
   waiting = list(reversed(trials))
   running: dict[int, tuple[Trial, str]] = {}
   while waiting or running:

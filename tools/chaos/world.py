@@ -90,10 +90,7 @@ class World:
     """Fills the place, a disk in memory or what `mount` mounts, with what a case needs; its process keeps it."""
     if self.isolated:
       processes.isolate()
-      if mount:
-        mount(self.root)
-      else:
-        processes.mount("tmpfs", "chaos", self.root, "size=2g")
+      (mount or _mount_memory)(self.root)
     else:
       for path in self.root.iterdir():
         shutil.rmtree(path)
@@ -104,6 +101,10 @@ class World:
     for name in _SET:
       (self.root / name).mkdir(exist_ok=True)
     yield Place(self)
+
+
+def _mount_memory(root: Path) -> None:
+  processes.mount("tmpfs", "chaos", root, "size=2g")
 
 
 @dataclasses.dataclass

@@ -12,6 +12,7 @@ _ABOUT = Path(__file__).with_name("about.md")
 
 
 def page() -> str:
+  """Returns the page, in Markdown."""
   return "\n".join([_ABOUT.read_text(), *_table()]) + "\n"
 
 

@@ -148,17 +148,7 @@ class RetrainOptions:
           f" {os.path.join(prefix, 'checkpoint')}."
         )
       _validate_writable("checkpoint_path", prefix, os.path.dirname(prefix))
-    name = self.output_name
-    if not _OPERATION.fullmatch(name) or name.endswith("/"):
-      raise InputError(
-        f"--final_tensor_name {name!r} is not a valid name of a TensorFlow operation: use letters, digits and _ . / -,"
-        " and begin with a letter or a digit."
-      )
-    if name.split("/")[0].lower() in _RESERVED:
-      raise InputError(
-        f"--final_tensor_name {name} is reserved: the graph's input is Placeholder, and its other operations are below"
-        " retrained/; give another name."
-      )
+    _validate_operation(self.output_name)
 
   def make_callbacks(self, exporter: Exporter, validation_images: int, stream: TextIO) -> list[TrainingCallback]:
     """Returns what `retrain.py` did during a training."""
@@ -184,3 +174,16 @@ def _validate_writable(flag: str, value: str, folder: str) -> None:
       pass
   except OSError as error:
     raise InputError(f"--{flag} {value} cannot be written: {existing}: {error.strerror}; give another path.") from error
+
+
+def _validate_operation(name: str) -> None:
+  if not _OPERATION.fullmatch(name) or name.endswith("/"):
+    raise InputError(
+      f"--final_tensor_name {name!r} is not a valid name of a TensorFlow operation: use letters, digits and _ . / -,"
+      " and begin with a letter or a digit."
+    )
+  if name.split("/")[0].lower() in _RESERVED:
+    raise InputError(
+      f"--final_tensor_name {name} is reserved: the graph's input is Placeholder, and its other operations are below"
+      " retrained/; give another name."
+    )

@@ -145,6 +145,7 @@ class Exporter:
     return graph, [frozen_graph.find_constant(graph, mark) for mark in marks]
 
   def freeze(self, weights: frozen_graph.Weights) -> bytes:
+    """Returns the file of the frozen graph."""
     graph, constants = self._frozen
     for constant, values in zip(constants, weights, strict=True):
       constant.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(values))

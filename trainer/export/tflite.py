@@ -49,7 +49,10 @@ _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX"]
 
 
 def draw_calibration(bottlenecks: str, percentages: SplitPercentages, images: str, count: int) -> list[bytes]:
-  """Returns the training images with the smallest salted hashes of their keys."""
+  """Returns the training images with the smallest salted hashes of their keys.
+
+  `images` is the folder, or CSV manifest, with the images.
+  """
   training = (
     record
     for record in _describe(bottlenecks, TRAINING)
@@ -159,7 +162,10 @@ def _describe(bottlenecks: str, split: str) -> Iterator[Bottleneck]:
 
 
 def _find(folder: str, records: Iterable[Bottleneck], bottlenecks: str) -> Iterator[tuple[str, bytes]]:
-  """Yields (key, bytes) of every record's image once, in the folder's order."""
+  """Yields (key, bytes) of every record's image once, in the folder's order.
+
+  IDX files are read as for `bottlenecks`, the folder that holds the records.
+  """
   from beam_retrain.transforms.sources.find import find_source  # loads Beam, which training does without
 
   remedy = "pass the folder with the unchanged images that `bottlenecks` read as --tflite_calibration_input."

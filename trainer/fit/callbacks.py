@@ -31,6 +31,7 @@ class EvalResult:
 
 
 def best_round(rounds: Sequence[EvalResult]) -> EvalResult:
+  """Returns the first round with the lowest validation loss."""
   return min(rounds, key=lambda one: one.validation_loss)
 
 

@@ -21,7 +21,10 @@ _SMALLEST = np.float32(1e-3)  # of their mean, added so that there is an inverse
 class Curvature:
   """Divides gradients by the curvature.
 
-  `moments` is float32 [D, D], the mean of x x^T, and is changed; `penalty` is curvature added for the kernel.
+  Args:
+    moments: float32 [D, D], the mean of x x^T; changed.
+    classes: how many.
+    penalty: curvature that is added for the kernel.
   """
 
   def __init__(self, moments: np.ndarray, classes: int, penalty: float):

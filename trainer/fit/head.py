@@ -33,6 +33,7 @@ class Score(NamedTuple):
 
 
 def total(scores: Iterable[Score]) -> Score:
+  """Adds scores up."""
   return Score(*map(sum, zip(Score(0.0, 0, 0), *scores, strict=True)))
 
 
@@ -86,6 +87,7 @@ class LinearHead:
     return Predictions(losses, is_correct, powers)
 
   def score(self, vectors: np.ndarray, classes: np.ndarray) -> Score:
+    """Scores the predictions."""
     return self.predict(vectors, classes).score()
 
   def differentiate(self, vectors: np.ndarray, classes: np.ndarray) -> tuple[Score, list[np.ndarray]]:
@@ -97,7 +99,10 @@ class LinearHead:
 
 
 def build_head(dimensions: int, classes: int, seed: int) -> LinearHead:
-  """Returns the untrained head, its weights drawn as in `retrain.py`."""
+  """Returns the untrained head, its weights drawn as in `retrain.py`.
+
+  They are normal with standard deviation 0.001, truncated at two of them.
+  """
   rng = np.random.default_rng(seed)
   kernel = rng.standard_normal((dimensions, classes))
   while (too_far := np.abs(kernel) > 2).any():

@@ -64,6 +64,7 @@ class Objective:
     self.penalty = l2 / len(data.rows[TRAINING])
 
   def evaluate(self, head: LinearHead) -> Evaluation:
+    """Evaluates the head in one pass over the images."""
     parts = map_ahead(functools.partial(_evaluate, head), blocks_of(self._data), available_cores())
     gradient, sums = np.zeros((self._data.dimensions + 1, len(self._data.labels))), []
     for of_block, *of_images in parts:

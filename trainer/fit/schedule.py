@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-STEPS_PER_BLOCK = 100  # steps whose batches are drawn together, before each checkpoint
+_STEPS_PER_BLOCK = 100
 
 Settings = dict[str, str | float | None]
 
@@ -22,6 +22,7 @@ class FullBatch:
   l2: float
 
   def to_settings(self) -> Settings:
+    """Returns the entries of `info.json`."""
     return {"optimizer": "lbfgs", **dataclasses.asdict(self)}
 
   def place(self, number: int, step: int) -> str:
@@ -67,7 +68,13 @@ class Schedule:
 
   @property
   def rounds(self) -> int:
+    """The number of evaluations."""
     return len(range(self.first_eval, self.steps - 1, self.eval_every)) + 1
+
+  @property
+  def steps_per_block(self) -> int:
+    """Steps whose batches are drawn together, before each checkpoint."""
+    return _STEPS_PER_BLOCK
 
   def next_eval(self, step: int) -> int:
     """Returns the first step from `step` on that is evaluated."""

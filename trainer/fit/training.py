@@ -20,7 +20,7 @@ from beam_retrain.trainer.fit.data import Bottlenecks
 from beam_retrain.trainer.fit.head import LinearHead, Score, total
 from beam_retrain.trainer.fit.lbfgs import Lbfgs
 from beam_retrain.trainer.fit.objective import Objective
-from beam_retrain.trainer.fit.schedule import STEPS_PER_BLOCK, FullBatch, Schedule
+from beam_retrain.trainer.fit.schedule import FullBatch, Schedule
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.schema import VALIDATION
 from beam_retrain.transforms.core.system.machine import one_blas_thread
@@ -113,7 +113,7 @@ def _descend_in_steps(
 ) -> None:
   state.restore(checkpoint)
   rate = schedule.learning_rate
-  batches = stream_batches(data, schedule, seed, first_block=state.steps // STEPS_PER_BLOCK)
+  batches = stream_batches(data, schedule, seed, first_block=state.steps // schedule.steps_per_block)
   with contextlib.closing(batches):
     while state.steps < schedule.steps:
       last = schedule.next_eval(state.steps)
@@ -124,7 +124,7 @@ def _descend_in_steps(
           raise _diverged(schedule)
         for one in callbacks:
           one.on_step(step, score, state.head)
-        if step < last and state.steps % STEPS_PER_BLOCK == 0:
+        if step < last and state.steps % schedule.steps_per_block == 0:
           state.save(checkpoint)
       trained = state.head.score(vectors, classes) if schedule.is_measured_on_batch else state.score_steps()
       validated = _validate(state.head, data, schedule, seed, last)
@@ -133,7 +133,7 @@ def _descend_in_steps(
       state.finish_round(len(state.rounds) + 1, rate, trained, validated)
       for one in callbacks:
         one.on_eval(last, state.rounds[-1])
-      if state.steps % STEPS_PER_BLOCK == 0 or state.steps == schedule.steps:
+      if state.steps % schedule.steps_per_block == 0 or state.steps == schedule.steps:
         state.save(checkpoint)
 
 
@@ -175,16 +175,19 @@ def stream_batches(
   """Yields (float32 [n, D], int32 [n]), gathered in the background."""
 
   def gather() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for block in range(first_block, math.ceil(schedule.steps / STEPS_PER_BLOCK)):
+    for block in range(first_block, math.ceil(schedule.steps / schedule.steps_per_block)):
       drawn = draw_balanced(data, data.learned_rows, schedule.batch_size, np.random.default_rng([seed, block]))
-      for rows in itertools.islice(drawn, STEPS_PER_BLOCK):
+      for rows in itertools.islice(drawn, schedule.steps_per_block):
         yield data.vectors[rows], data.classes[rows]
 
   yield from prefetch(gather())
 
 
 def draw_balanced(data: Bottlenecks, rows: np.ndarray, count: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-  """Yields `count` rows, endlessly, with replacement: uniform over classes, then in one."""
+  """Yields `count` of `rows`, endlessly, with replacement.
+
+  Draws uniformly over classes, then within one.
+  """
   by_class = rows[np.argsort(data.classes[rows], kind="stable")]
   counts = np.bincount(data.classes[rows], minlength=len(data.labels))
   starts = np.cumsum(counts) - counts
