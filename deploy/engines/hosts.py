@@ -169,7 +169,14 @@ class Layout(NamedTuple):
     for name in ("objects/bucket", "attributes"):
       (kept / name).mkdir(parents=True)
     argv = [str(self.engines.joinpath(*_SERVER)), "--port", f"{hosts.address('store')}:{_S3_PORT}"]
-    argv += ["--access-log", f"{kept}/access.log", "posix", "--sidecar", f"{kept}/attributes", f"{kept}/objects"]
+    argv += [
+      "--access-log",
+      str(kept / "access.log"),
+      "posix",
+      "--sidecar",
+      str(kept / "attributes"),
+      str(kept / "objects"),
+    ]
     environment = {**hosts.environment("store"), "ROOT_ACCESS_KEY": _KEY, "ROOT_SECRET_KEY": _SECRET}
     return cluster.run_beside(hosts.command("store", argv), environment, self.folder / "store.log")
 
