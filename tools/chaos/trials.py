@@ -26,7 +26,8 @@ WRONG = {
   HARNESS: "faults of this harness",
 }
 """Kind of fault -> what it is."""
-RIGHT = SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED = "same bytes", "noticed", "harmless", "mended", "not reached"
+SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED = "same bytes", "noticed", "harmless", "mended", "not reached"
+RIGHT = (SAME, NOTICED, HARMLESS, MENDED, NOT_REACHED)
 
 
 @dataclasses.dataclass(frozen=True)

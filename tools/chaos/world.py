@@ -123,6 +123,7 @@ class Place:
     return {"TMPDIR": str(self.root / "tmp"), "BEAM_RETRAIN_CACHE_DIR": str(self.root / "cache")}
 
   def start(self, case: Case, *, plan: hook.Plan | None = None, prepare: Callable[[], None] = lambda: None) -> Running:
+    """Starts a case in a fork of this process."""
     if plan:
       hook.prepare(plan)
     return processes.start(
