@@ -7,13 +7,18 @@ folder (transforms/core/models/saved_model.py) and download nothing.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from beam_retrain.transforms.core.arguments import AnyPath, as_path
@@ -150,8 +155,6 @@ def load_trunk(handle: AnyPath, weights: AnyPath | None = None, input_px: int | 
     InputError: it cannot be found, downloaded or used.
   """
   handle, weights = as_path(handle, "handle"), as_path(weights, "weights") if weights else None
-  if weights and not handle.startswith(_KERAS):
-    raise InputError(f"--trunk_weights is for {flag('trunk')} keras:InceptionV3, not for {handle}: leave it out.")
   content, load = _find_source(handle, weights, input_px)
   source = _source_digest(content, input_px) if content else ""
   known = cache.read_source(source) if source else None
@@ -173,15 +176,39 @@ def check_handle(handle: str, weights: str | None = None) -> None:
   """Refuses, without TensorFlow, what is no trunk.
 
   Raises:
-    InputError: the handle is of no kind, or the file of weights is missing.
+    InputError: the handle is of no kind, or the weights are missing or of no use to it.
   """
   if handle.startswith(_KERAS):
+    name, names = handle.removeprefix(_KERAS), _names_in_keras()
+    if name not in names:
+      lower = {each.lower(): each for each in names}
+      near = lower[next(iter(difflib.get_close_matches(name.lower(), lower, n=1)), "inceptionv3")]
+      raise InputError(f"{flag('trunk')} {handle}: keras.applications has no {name!r}: try keras:{near}.")
     if weights and not os.path.isfile(weights):
-      name = handle.removeprefix(_KERAS)
-      where = f", such as {WEIGHTS_ADDRESS}" if name == "InceptionV3" else ""
-      raise InputError(f"--trunk_weights {weights}: no such file: give the .h5 file of {name} without its top{where}.")
+      raise InputError(f"--trunk_weights {weights}: no such file: {_give_weights(name)}.")
+  elif weights:
+    raise InputError(
+      f"--trunk_weights is for a trunk of Keras, not for {handle}: give {flag('trunk')} keras:InceptionV3 with it, or"
+      " leave it out."
+    )
+  elif os.path.isfile(handle) and handle.endswith(".h5"):
+    typed = f"{flag('trunk')} keras:InceptionV3 --trunk_weights {shlex.quote(handle)}"
+    raise InputError(f"{flag('trunk')} {handle} is a file of weights, not a trunk: give {typed}.")
   elif not (handle in (BUNDLED, INCEPTION_V3) or handle.startswith(_REMOTE) or os.path.isdir(handle)):
     raise InputError(f"{flag('trunk')} {handle} is neither a folder nor a TF Hub handle: give one of {TRUNK_HELP}.")
+
+
+def _names_in_keras() -> list[str]:
+  """Returns what keras.applications exports, without the seconds that importing takes."""
+  spec = importlib.util.find_spec("keras")
+  assert spec and spec.origin
+  text = (Path(spec.origin).parent / "applications" / "__init__.py").read_text()
+  return re.findall(r"\b([A-Z]\w+) as \1\b", text)
+
+
+def _give_weights(name: str) -> str:
+  where = f", such as {WEIGHTS_ADDRESS}" if name == "InceptionV3" else ""
+  return f"give the .h5 file of {name} without its top{where}"
 
 
 def _find_source(handle: str, weights: str | None, input_px: int | None) -> tuple[list[str], Callable[[], Trunk]]:
@@ -225,9 +252,7 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   import keras
 
   name = handle.removeprefix(_KERAS)
-  application = getattr(keras.applications, name, None)
-  if not (callable(application) and name[0].isupper()):
-    raise InputError(f"{flag('trunk')} {handle}: keras.applications has no {name!r}: try keras:InceptionV3.")
+  application = getattr(keras.applications, name)
   if not input_px:
     input_px = int(application(weights=None).input_shape[1])
   try:
@@ -235,7 +260,8 @@ def _load_keras(handle: str, weights: str | None, input_px: int | None) -> Trunk
   except Exception as error:
     first = first_line(error)
     if weights:
-      raise InputError(f"--trunk_weights {weights} does not fit {name} without its top ({first}).") from error
+      what = f"--trunk_weights {weights} does not fit {name} without its top"
+      raise InputError(f"{what} ({first.rstrip('.')}): {_give_weights(name)}.") from error
     raise InputError(
       f"the ImageNet weights of {name} cannot be downloaded ({first}): give a local copy with --trunk_weights FILE, or"
       f" use {flag('trunk')} bundled, which needs no network."
@@ -348,6 +374,7 @@ def _resolve_hub(url: str) -> str:
     first = first_line(error)
     raise InputError(
       f"TF Hub cannot be reached for {url} ({first}): set TFHUB_CACHE_DIR to a folder that holds the module, or use"
-      f" {flag('trunk')} keras:InceptionV3 with --trunk_weights FILE, or {flag('trunk')} bundled."
+      f" {flag('trunk')} keras:InceptionV3 with --trunk_weights FILE, which is {WEIGHTS_ADDRESS}, brought here from"
+      f" a machine that has a network, or {flag('trunk')} bundled."
     ) from error
   return path

@@ -17,9 +17,11 @@ import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
 from beam_retrain.pipelines import predict
+from beam_retrain.pipelines.cli import main
 from beam_retrain.pipelines.requests.predict import PredictRequest
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.records.quarantine import MAX_FILE_BYTES
+from beam_retrain.transforms.core.run.exit_codes import exit_code_for_images
 from tests.helpers import ROOT, encode
 
 
@@ -81,6 +83,24 @@ def test_bad_images_are_named_and_the_others_predicted(trained_model, mixed, cap
   assert lines[-1].startswith("beam-retrain: 4 of 44 images could not be used; see above; to accept this, give ")
   assert lines[-1].endswith(" --max_bad_fraction=0.091.")
   assert run(capsys, f"--model={trained_model}", str(mixed), "--max_bad_fraction=0.1")[:2] == (0, out)
+
+
+@pytest.mark.parametrize(("bad", "images", "flag"), [(1, 2, "0.5"), (29, 50, "0.58"), (1, 401, "0.003"), (1, 1, "1")])
+def test_the_flag_that_is_printed_accepts_the_bad_images(bad, images, flag, capsys):
+  assert exit_code_for_images(bad, images, 0) == 3
+  assert capsys.readouterr().err.endswith(f" give --max_bad_fraction={flag}.\n")
+  assert exit_code_for_images(bad, images, float(flag)) == 0
+
+
+def test_a_run_that_ended_before_its_training_says_so(tmp_path, small_images, capsys):
+  photos = shutil.copytree(small_images, tmp_path / "photos")
+  next(photos.rglob("*.png")).write_bytes(b"")
+  assert main(["run", f"--data={photos}", f"--output={tmp_path / 'out'}"]) == 3
+  capsys.readouterr()
+  assert main(["predict", f"--model={tmp_path / 'out'}", str(photos)]) == 2
+  said = capsys.readouterr().err
+  assert f"{tmp_path / 'out' / 'bottlenecks'} is not finished: 1 of " in said
+  assert "or the `beam-retrain run`, that writes it." in said
 
 
 def test_photos_by_the_bundled_trunk_are_told_and_digits_are_not(quick_start, tmp_path, capsys):

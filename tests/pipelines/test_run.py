@@ -150,6 +150,9 @@ def test_a_bad_image_stops_the_chain_with_3_until_it_is_accepted_for_all_stages(
     (["--preset=retrain", "--epochs=3"], "--epochs belongs to --preset lbfgs"),
     (["--testing_percentage=120"], "testing 120 % and validation 10 % leave nothing to train on"),
     (["--trunk=no_such"], "--trunk no_such is neither a folder nor a TF Hub handle"),
+    (["--trunk=keras:inception_v3"], "keras.applications has no 'inception_v3': try keras:InceptionV3"),
+    (["--trunk=keras:Resnet50"], "keras.applications has no 'Resnet50': try keras:ResNet50"),
+    (["--trunk=bundled", "--trunk_weights=w.h5"], "not for bundled: give --trunk keras:InceptionV3 with it, or leave"),
     (["--trunk=keras:InceptionV3", "--trunk_weights=none.h5"], "--trunk_weights none.h5: no such file"),
   ],
 )

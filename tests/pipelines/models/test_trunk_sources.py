@@ -157,16 +157,17 @@ def test_each_trunk_that_cannot_be_had_is_told(tmp_path, tiny_trunk, inception_w
   text = export(tmp_path / "text", lambda words: {"vector": words * 2}, None, 5)
   cases = [
     (("no_such_trunk",), "is neither a folder nor a TF Hub handle"),
-    (("http://localhost:9/nowhere/1",), "TF Hub cannot be reached .* set TFHUB_CACHE_DIR .* --trunk bundled"),
+    (("http://localhost:9/nowhere/1",), "cannot be reached .* set TFHUB_CACHE_DIR .* FILE, which is https://.* --trunk bundled"),
     ((str(tmp_path / "nothing"),), "holds no saved_model.pb"),
     ((str(tmp_path / "damaged"),), "cannot be loaded as a SavedModel"),
     ((maps,), "not one vector each"),
     ((text,), "does not take a batch of images"),
     (("keras:NoSuchNetwork",), "keras.applications has no 'NoSuchNetwork'"),
     (("keras:InceptionV3", str(tmp_path / "gone.h5")), "no such file"),
-    (("keras:InceptionV3", str(tmp_path / "weights.h5")), "does not fit InceptionV3"),
+    (("keras:InceptionV3", str(tmp_path / "weights.h5")), "does not fit InceptionV3 .*: give the .h5 file .*, such as"),
     (("keras:InceptionV3", str(inception_weights), 20), "--trunk_input_px 20 is too small for"),
-    (("bundled", "some.h5"), "--trunk_weights is for --trunk keras"),
+    (("bundled", "some.h5"), "not for bundled: give --trunk keras:InceptionV3"),
+    ((str(tmp_path / "weights.h5"),), "a file of weights, .*: give --trunk keras:InceptionV3 --trunk_weights /"),
     ((str(tiny_trunk), None, 299), "takes 75 x 75 pixels: leave out --trunk_input_px"),
   ]
   for arguments, sentence in cases:

@@ -161,7 +161,7 @@ def fraction(text: str) -> float:
 
 def accept_bad(bad_fraction: float, accepted: float = 0.0) -> str:
   """Returns the flag that accepts bad inputs: `accepted`, if it is enough."""
-  rounded_up = min(1.0, int(bad_fraction * 1000 + 1) / 1000)
+  rounded_up = math.ceil(round(bad_fraction * 1000, 9)) / 1000
   return f"--max_bad_fraction={accepted if accepted >= bad_fraction else rounded_up:g}"
 
 

@@ -76,6 +76,8 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
   info = find_info(folder, files)
   if info is None and not files.exists(os.path.join(folder, INFO_FILE)):
     is_there = "://" in folder or _is_there(folder)
+    if stage in _OF_RUN:
+      _refuse_unfinished_run(folder, files)
     problem = f"has no {INFO_FILE}" if is_there else "does not exist"
     raise InputError(f"{shown} {problem}: {give}.")
   if info is None:
@@ -89,6 +91,14 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
     )
   check_contents(folder, info, files)
   return info
+
+
+def _refuse_unfinished_run(folder: str, files: Files) -> None:
+  """Raises InputError if a folder is of a `run` that ended early."""
+  for stage in _OF_RUN:
+    if files.exists(os.path.join(folder, stage, INFO_FILE)):
+      read_info(os.path.join(folder, stage), stage, files)
+      raise InputError(f"{folder} is not finished: repeat the `beam-retrain run` that writes it.")
 
 
 def _refuse_too_many_bad(folder: str, stage: str, files: Files) -> None:
