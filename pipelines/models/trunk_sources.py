@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import re
@@ -200,9 +199,8 @@ def check_handle(handle: str, weights: str | None = None) -> None:
 
 def _names_in_keras() -> list[str]:
   """Returns what keras.applications exports, without the seconds that importing takes."""
-  spec = importlib.util.find_spec("keras")
-  assert spec and spec.origin
-  text = (Path(spec.origin).parent / "applications" / "__init__.py").read_text()
+  exports = importlib.metadata.distribution("keras").locate_file("keras/applications/__init__.py")
+  text = Path(str(exports)).read_text()
   return re.findall(r"\b([A-Z]\w+) as \1\b", text)
 
 

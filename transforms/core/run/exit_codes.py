@@ -42,7 +42,8 @@ def exit_code_for_images(bad: int, images: int, max_bad_fraction: float) -> Exit
   if not bad or bad / images <= max_bad_fraction:  # a product would be rounded: 0.58 * 50 is below 29
     return ExitCode.DONE
   accepting = f"to accept this, give {accept_bad(bad / images)}"
-  print(f"beam-retrain: {bad} of {images} image{'s' * (images != 1)} could not be used; see above; {accepting}.", file=sys.stderr)
+  many = "s" * (images != 1)
+  print(f"beam-retrain: {bad} of {images} image{many} could not be used; see above; {accepting}.", file=sys.stderr)
   return ExitCode.TOO_MANY_BAD
 
 
