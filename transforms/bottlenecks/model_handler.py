@@ -5,12 +5,10 @@ Beam's own TensorFlow handlers cannot load a SavedModel under Keras 3.
 
 from __future__ import annotations
 
-import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from apache_beam.ml.inference import base
 from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
@@ -39,9 +37,6 @@ from beam_retrain.transforms.shards.progress import TRUNK_LOADS, count_here
 
 BATCH_METRIC = "trunk_batch_pictures"
 """Distribution of the trunk's batch size, updated after each shard."""
-
-# Beam 2.77 takes missing PyTorch for missing `resource`, and each `RunInference` warns of it.
-base.resource = base.resource or resource
 
 
 class ImageModelHandler(ModelHandler[Image, "Inferred | Quarantined", LoadedModel]):

@@ -157,7 +157,7 @@ def test_each_trunk_that_cannot_be_had_is_told(tmp_path, tiny_trunk, inception_w
   text = export(tmp_path / "text", lambda words: {"vector": words * 2}, None, 5)
   cases = [
     (("no_such_trunk",), "is neither a folder nor a TF Hub handle"),
-    (("http://localhost:9/nowhere/1",), "cannot be reached .* TFHUB_CACHE_DIR .* FILE, which is https://.* --trunk bundled"),
+    (("http://localhost:9/nowhere/1",), "cannot be reached .* set TFHUB_CACHE_DIR .*which is https.* --trunk bundled"),
     ((str(tmp_path / "nothing"),), "holds no saved_model.pb"),
     ((str(tmp_path / "damaged"),), "cannot be loaded as a SavedModel"),
     ((maps,), "not one vector each"),

@@ -8,7 +8,6 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-from apache_beam.ml.inference import base
 from apache_beam.ml.inference.base import RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.util import assert_that
@@ -273,8 +272,3 @@ def test_threads_are_the_cores_shared_out_to_the_processes():
   assert ImageModelHandler("x", processes=0).thread_limits.here == 1
   assert ImageModelHandler("x", processes=2).thread_limits.here == max(1, cores // 2)
   assert ImageModelHandler("x", processes=2, threads=7).thread_limits.here == 7
-
-
-def test_beam_can_tell_a_process_s_memory_without_pytorch(caplog):
-  assert base._get_current_process_memory_in_bytes() > 0
-  assert caplog.text == ""
