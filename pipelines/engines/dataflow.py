@@ -21,7 +21,7 @@ Dataflow's default grows with the cores, and each shard holds its own batches in
 _PATHS = ("input", "output", "model", "history", "manifest", "reuse", "retry_from", "bottleneck_dir")
 _DRY = ("beam-retrain convert", "beam-retrain bottlenecks", "beam-retrain evaluate")
 _GIB = 1 << 30
-_BASE_BYTES = 2 * _GIB  # Python, Beam, TensorFlow and the batches: a process with the bundled trunk, 5 MB, takes 1.1 GB
+_BASE_BYTES = 2 * _GIB  # Python, Beam, TensorFlow and the batches: a process that decodes by TensorFlow takes 1.1 GB
 
 _COPIES = 8  # copies of the trunk in memory: the file, the graph and the runtime's layout, with a margin
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from apache_beam.ml.inference import base
 from apache_beam.ml.inference.base import ModelHandler
 from apache_beam.utils.shared import Shared
 
@@ -32,8 +33,11 @@ from beam_retrain.transforms.core.runtimes.trunk_info import PreparedInfo
 from beam_retrain.transforms.core.runtimes.variant import FLOAT32, instructions, kind_of
 from beam_retrain.transforms.core.system.machine import Threads
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.io.beam_internals import see_resource
 from beam_retrain.transforms.io.transfer import download
 from beam_retrain.transforms.shards.progress import TRUNK_LOADS, count_here
+
+see_resource(base)
 
 BATCH_METRIC = "trunk_batch_pictures"
 """Distribution of the trunk's batch size, updated after each shard."""

@@ -7,8 +7,9 @@
 | `_GrpcDataChannel._closed`            | nothing else ends a wait for a dead worker's elements; `close()` may hang |
 | `PipelineOptions._visible_options`    | Beam parses all flags again for each view, 1,700 times in a small job     |
 | `userstate.get_dofn_specs`            | Beam reads all signatures of a DoFn again, 1,200 times in a small job     |
+| `ml.inference.base.resource`          | Beam takes missing PyTorch for a missing `resource`, and warns of that    |
 
-The last two take half of the time of a small job: `remembered_inspections` keeps what they found.
+The two before the last take half of the time of a small job: `remembered_inspections` keeps what they found.
 
 `tests/transforms/io/test_beam_internals.py` fails when a name is gone, or when Beam has a public one.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -43,6 +45,11 @@ def add_beam_flags(parser: argparse.ArgumentParser, *options: type[PipelineOptio
 def end_data_channel(channel: Any) -> None:
   """Ends the wait for a dead worker's elements."""
   channel._closed = True
+
+
+def see_resource(base: Any) -> None:
+  """Gives `apache_beam.ml.inference.base` the standard library's `resource`."""
+  base.resource = base.resource or resource
 
 
 @contextlib.contextmanager

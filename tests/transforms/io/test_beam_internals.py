@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import subprocess
+import sys
 import unittest.mock
 
 import apache_beam as beam
@@ -115,3 +117,15 @@ def test_outside_of_a_job_beam_is_as_it_was_and_would_look_again_each_time():
   assert "view = cls(self._flags)" in inspect.getsource(PipelineOptions.view_as), (
     "it may parse once: measure without ours"
   )
+
+
+def test_run_inference_finds_resource_without_pytorch_which_beam_alone_does_not():
+  ask = "from apache_beam.ml.inference import base; print(base._get_current_process_memory_in_bytes())"
+  alone, ours = (
+    subprocess.run([sys.executable, "-c", first + ask], capture_output=True, text=True, check=True)
+    for first in ("", "import beam_retrain.transforms.bottlenecks.model_handler; ")
+  )
+  assert int(alone.stdout) == 0
+  assert "Resource module is not available" in alone.stderr
+  assert int(ours.stdout) > 0
+  assert "Resource module" not in ours.stderr
