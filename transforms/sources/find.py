@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.errors import InputError, flag
-from beam_retrain.transforms.core.system.listing import is_archive
+from beam_retrain.transforms.core.system.listing import is_archive, is_named_as_image
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions
 from beam_retrain.transforms.sources.folders import OTHER_SPLIT_NAMES, FolderSource
@@ -61,6 +61,8 @@ def find_source(
     for name, is_given in (("class_names", class_names), ("transpose", transpose)):
       if is_given and source_class is not IdxSource:
         raise InputError(f"{flag(name)} is for IDX files, but {path} is {source_class.name}: leave it out.")
+    if source_class is ManifestSource and is_named_as_image(path):
+      raise InputError(f"{path} is one image: give the folder that holds its class's folder, or a CSV manifest.")
     if source_class is FolderSource:
       _check_not_wrapped(path)
     return source_class(path, SourceOptions(classes, min_classes, retrain_names, class_names, transpose))

@@ -123,6 +123,12 @@ def test_what_is_no_source_is_told(tmp_path, make, sentence):
     find_source(str(path))
 
 
+def test_one_image_is_no_manifest(tmp_path):
+  write(tmp_path, {"photos/sky/1.JPG": b"\xff\xd8"})
+  with pytest.raises(InputError, match=r"1.JPG is one image: give the folder that holds its class's folder, or a CSV"):
+    find_source(str(tmp_path / "photos" / "sky" / "1.JPG"))
+
+
 def test_records_of_which_a_file_is_missing_are_refused(converted, tmp_path):
   shutil.copytree(converted, tmp_path / "copy")
   path = tmp_path / "copy" / "records" / "training-00000-of-00001.tfrecord"
