@@ -249,26 +249,35 @@ class BadInputs:
 
 @dataclasses.dataclass(frozen=True)
 class ModelMetrics:
-  """Figures of one model; None if not measured."""
+  """Figures of one model; None if not measured.
 
-  trunk_kind: Mapping[str, object] | None = None  # see `ModelTrunk.to_info`
+  Attributes:
+    trunk_kind: see `ModelTrunk.to_info`.
+    trained_on: how many of the images the model was trained on; None if that is unknown.
+    unseen: on the images that it was not trained on; None if `trained_on` is.
+    macro, weighted: averages in which each label counts once, or by its support.
+    log_loss: mean of -ln(score of the actual label).
+    confusion: `confusion[i][j]` images of label i were predicted as label j.
+  """
+
+  trunk_kind: Mapping[str, object] | None = None
   total: int = 0
   correct: int = 0
   accuracy: float | None = None
   accuracy_interval: Interval | None = None
-  trained_on: int | None = None  # how many of the images the model was trained on; None if that is unknown
-  unseen: Accuracies | None = None  # on the images that it was not trained on; None if `trained_on` is
-  macro: Averages | None = None  # in which each label counts once
-  weighted: Averages | None = None  # in which each label counts by its support
+  trained_on: int | None = None
+  unseen: Accuracies | None = None
+  macro: Averages | None = None
+  weighted: Averages | None = None
   top_3_accuracy: float | None = None
   top_3_accuracy_interval: Interval | None = None
-  log_loss: float | None = None  # mean of -ln(score of the actual label)
+  log_loss: float | None = None
   mean_confidence_right: float | None = None
   mean_confidence_wrong: float | None = None
   calibration: Calibration | None = None
   corrections: CorrectionFigures | None = None
   rows: tuple[LabelRow, ...] = ()
-  confusion: tuple[tuple[int, ...], ...] = ()  # [i][j]: images of label i that were predicted as label j
+  confusion: tuple[tuple[int, ...], ...] = ()
   suspicious: SuspiciousLabels | None = None
   comparison: ComparisonResult | None = None
   reference: ComparisonResult | None = None
