@@ -28,7 +28,7 @@ $(INSTALLED): constraints.txt setup.py
 	  || $(call FAIL,Python 3.11 to 3.13 is needed and $(PYTHON) is not: say where it is with PYTHON=/path/to/python3.11)
 	@$(PYTHON) -m venv $(VENV) \
 	  || $(call FAIL,$(PYTHON) could not make a virtual environment: see above; on Debian install python3-venv)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' \
+	@$(BIN)/pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[dev]' \
 	  || $(call FAIL,pip could not install what constraints.txt lists: see above)
 	@touch $@
 
@@ -54,10 +54,10 @@ test-pythons:  ## the quick start on each Python, without [fast]; with TESTS=1 a
 	@for python in $(PYTHONS); do \
 	  version=$$(basename $$python) && folder=.pythons/$$version && echo "$$version: an environment without [fast], the quick start"; \
 	  rm -rf $$folder && $$python -m venv $$folder \
-	    && $$folder/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt . \
+	    && $$folder/bin/pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt . \
 	    && $$folder/bin/beam-retrain run --data digits --trunk bundled --output $$folder/digits < /dev/null \
 	    || $(call FAIL,the quick start failed on $$version: see above); \
-	  [ -z "$(TESTS)" ] || { $$folder/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]' \
+	  [ -z "$(TESTS)" ] || { $$folder/bin/pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt --editable '.[dev]' \
 	    && $$folder/bin/pytest -q -n 2 --dist loadfile --no-loadscope-reorder; } || exit 1; \
 	  rm -rf $$folder; \
 	done
@@ -66,7 +66,7 @@ test-pythons:  ## the quick start on each Python, without [fast]; with TESTS=1 a
 $(AIRFLOW)/.installed: deploy/airflow/requirements.txt deploy/airflow/constraints.txt
 	@echo "Making $(AIRFLOW) from deploy/airflow/constraints.txt: two minutes, 2 GB."
 	@$(PYTHON) -m venv $(AIRFLOW) || $(call FAIL,$(PYTHON) could not make a virtual environment: see above)
-	@$(AIRFLOW)/bin/pip install --quiet --disable-pip-version-check --constraint deploy/airflow/constraints.txt \
+	@$(AIRFLOW)/bin/pip install --quiet --disable-pip-version-check --use-pep517 --constraint deploy/airflow/constraints.txt \
 	  --requirement deploy/airflow/requirements.txt \
 	  || $(call FAIL,pip could not install what deploy/airflow/constraints.txt lists: see above)
 	@touch $@

@@ -18,7 +18,7 @@ from beam_retrain.transforms.core.log_file import keep_in
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.flags import ArgumentParser, expand
-from beam_retrain.transforms.core.run.output_folder import find_earlier, read_info, reopen_folder
+from beam_retrain.transforms.core.run.output_folder import find_earlier, find_output, read_info, reopen_folder
 from beam_retrain.transforms.core.system import scratch
 
 make_parser = TrainRequest.make_parser
@@ -54,8 +54,8 @@ def execute_remote(request: TrainRequest) -> int:
   request.validate()
   _validate_local_files(request, not files.is_local(request.output))
   folder, output = files.absolute(request.input), files.absolute(request.output)
-  request = dataclasses.replace(request, input=folder, output=output)
   files.check_reachable((folder, output))
+  request = dataclasses.replace(request, input=find_output(folder, "bottlenecks", files), output=output)
   with hold_output(output, request.prog()):
     return _train_on_copies(request)
 

@@ -62,7 +62,7 @@ class TrainRequest(Request, RetrainOptions, TfliteOptions):
   module: ClassVar[str] = "beam_retrain.trainer.task"
   description: ClassVar[str] = _DESCRIPTION
 
-  input: str = option(help="output folder of `beam-retrain bottlenecks`", metavar="DIR")
+  input: str = option(help="output folder of `beam-retrain bottlenecks`, or of `run`", metavar="DIR")
   output: str = option(help="folder for the model; new, empty, or written by this command", metavar="DIR")
   preset: str = option("lbfgs", "how to train (default %(default)s)", choices=PRESETS)
   learning_rate: float | None = option(

@@ -17,7 +17,7 @@ from beam_retrain.transforms.core.records.schema import TESTING, VALIDATION
 from beam_retrain.transforms.core.records.splits import SplitPercentages
 from beam_retrain.transforms.core.run.exit_codes import ExitCode, run_command
 from beam_retrain.transforms.core.run.next_steps import beside, say_next
-from beam_retrain.transforms.core.run.output_folder import read_info, read_labels
+from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
 from beam_retrain.transforms.core.run.run_info import RunInfo
 from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.imports import load_tensorflow
@@ -40,6 +40,7 @@ class Job:
 
 def execute(request: TrainRequest) -> int:
   """Trains into the output folder, which it holds; returns the exit code."""
+  request = dataclasses.replace(request, input=find_output(request.input, "bottlenecks"))
   with hold_folder(request.output, request.prog()), own_temporary_files(request.output):
     return train(request, {})
 

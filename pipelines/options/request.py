@@ -27,7 +27,8 @@ from beam_retrain.transforms.core.system.imports import load_command
 if TYPE_CHECKING:
   from apache_beam.options.pipeline_options import PipelineOptions
 
-_MODELS = ("model", "candidate")  # among `paths`: may be given by the folder of `run`, too
+_STAGES = {"model": "train", "candidate": "train", "reuse": "bottlenecks", "retry_from": "bottlenecks"}
+"""Among `paths`: what may be given by the folder of `run`, too -> whose output is meant."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,12 @@ class JobRequest(Request):
       if path == "" or (isinstance(path, tuple) and "" in path):
         raise InputError(f"{flag(name)} is empty: give a {'file' if name == 'manifest' else 'folder'}.")
       paths[name] = files.absolute(path) if isinstance(path, str) else tuple(map(files.absolute, path))
-      if name in _MODELS:
-        files.check_reachable([paths[name]])
-        paths[name] = find_output(paths[name], "train", files)
+      if stage := _STAGES.get(name):
+        given = paths[name]
+        folders = (given,) if isinstance(given, str) else given
+        files.check_reachable(folders)
+        found = tuple(find_output(folder, stage, files) for folder in folders)
+        paths[name] = found[0] if isinstance(given, str) else found
     return dataclasses.replace(self, **paths)
 
   def pipeline_options(self, *, check_engine: bool = True) -> PipelineOptions:

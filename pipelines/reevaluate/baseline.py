@@ -23,7 +23,7 @@ from beam_retrain.transforms.core.metrics.figures import MISSED, Metrics
 from beam_retrain.transforms.core.metrics.predictions import read_predictions
 from beam_retrain.transforms.core.printing import say
 from beam_retrain.transforms.core.records.schema import INFO_FILE
-from beam_retrain.transforms.core.run.output_folder import find_info, read_info
+from beam_retrain.transforms.core.run.output_folder import find_info, find_output, read_info
 from beam_retrain.transforms.evaluation.evaluate import PREDICTIONS_FILE
 from beam_retrain.transforms.io import files
 
@@ -101,7 +101,7 @@ def _given(history: str, date: str, given: str, kind: str) -> Baseline:
 def _read_given(history: str, date: str, given: str, kind: str) -> Baseline:
   if not given:
     raise InputError(f"--{kind} is empty: {_choices(history, date, kind)}.")
-  folder = os.path.join(history, given) if is_date(given) else files.absolute(given)
+  folder = os.path.join(history, given) if is_date(given) else find_output(files.absolute(given), "evaluate", files)
   parent, name = os.path.split(folder.rstrip("/"))
   if is_date(name) and (parent == history or os.path.realpath(parent) == os.path.realpath(history)):
     if name == date:

@@ -36,7 +36,7 @@ from beam_retrain.transforms.core.metrics.predictions import EXECUTION_TIME
 from beam_retrain.transforms.core.records.example import decode_example
 from beam_retrain.transforms.core.records.schema import COMPLETED_FILE, CONFIG_FILE, INFO_FILE, KEY, REFUSED_LEAKS_FILE
 from beam_retrain.transforms.core.records.tfrecord import read_records
-from beam_retrain.transforms.core.run.output_folder import find_info, read_info
+from beam_retrain.transforms.core.run.output_folder import find_info, read_info, stages_in
 from beam_retrain.transforms.core.runtimes.prepared import PREPARED_FOLDER
 from beam_retrain.transforms.io import files
 
@@ -70,6 +70,11 @@ def check_comparable(first: str, second: str) -> None:
   for folder in (first, second):
     info = find_info(folder, files)
     if info is None:
+      if stages := stages_in(folder, files):
+        shown = files.shown(folder)
+        raise InputError(
+          f"{shown} was written by `beam-retrain run`: give an output in it, such as {shown}/{stages[-1]}."
+        )
       raise InputError(f"{folder} has no {INFO_FILE} of beam-retrain: give a folder that one of its commands wrote.")
     read_info(folder, info.stage, files)
     stages.append(info.stage)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from beam_retrain.transforms.core.arguments import AnyPath, as_path
 from beam_retrain.transforms.core.errors import InputError, flag
+from beam_retrain.transforms.core.run.output_folder import find_info, stages_in
 from beam_retrain.transforms.core.system.listing import is_archive, is_named_as_image
 from beam_retrain.transforms.io import files
 from beam_retrain.transforms.sources.base import Source, SourceOptions
@@ -64,6 +65,7 @@ def find_source(
     if source_class is ManifestSource and is_named_as_image(path):
       raise InputError(f"{path} is one image: give the folder that holds its class's folder, or a CSV manifest.")
     if source_class is FolderSource:
+      _check_not_of_run(path)
       _check_not_wrapped(path)
     return source_class(path, SourceOptions(classes, min_classes, retrain_names, class_names, transpose))
   is_local = files.is_local(path)
@@ -87,6 +89,18 @@ def find_format(path: str) -> type[Source] | None:
   """Returns the source class of an input; InputError if unfinished."""
   files.check_supported(path)
   return next((form for form in FORMATS if form.recognises(path)), None)
+
+
+def _check_not_of_run(path: str) -> None:
+  """Raises InputError if the folders in it are those of `run`."""
+  stages = stages_in(path, files)
+  if "convert" in stages:
+    images = files.join(path, "convert")
+  elif "bottlenecks" in stages and (info := find_info(files.join(path, "bottlenecks"), files)):
+    images = str(info.settings.get("input", ""))
+  else:
+    return
+  raise InputError(f"{files.shown(path)} was written by `beam-retrain run`: give its images, {files.shown(images)}.")
 
 
 def _check_not_wrapped(path: str) -> None:

@@ -142,7 +142,10 @@ def test_other_arrays_are_refused(model, pixels):
     (lambda model: embed([], precision="float16"), "precision is 'float16': give 'float32' or 'bfloat16'"),
     (lambda model: embed([], runtime="torch"), "runtime is 'torch': give"),
     (lambda model: embed([], trunk="nope"), "^trunk nope is neither a folder"),
-    (lambda model: embed([], weights="nope.h5"), "^weights is for a trunk of Keras, not for bundled: give trunk keras:"),
+    (
+      lambda model: embed([], weights="nope.h5"),
+      "^weights is for a trunk of Keras, not for bundled: give trunk keras:",
+    ),
     (lambda model: load_bottlenecks(3), "folder is of type int: give a str or a pathlib.Path"),
     (lambda model: Model(None), "folder is None: give"),
     (lambda model: Model("nope"), "^nope does not exist: give the folder that `beam-retrain train` wrote"),

@@ -36,6 +36,7 @@ from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_smal
 # The marker is deleted first, so that no reader takes the folder for finished.
 # Read from the folder of `run` too, by `find_output`.
 _OF_RUN = ("bottlenecks", "train", "evaluate")
+_STAGES = ("convert", *_OF_RUN)
 _ALWAYS_OWNED = (COMPLETED_FILE, CONFIG_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
@@ -95,10 +96,14 @@ def read_info(folder: str, stage: str, files: Files = local_files) -> RunInfo:
 
 def _refuse_unfinished_run(folder: str, files: Files) -> None:
   """Raises InputError if a folder is of a `run` that ended early."""
-  for stage in _OF_RUN:
-    if files.exists(os.path.join(folder, stage, INFO_FILE)):
-      read_info(os.path.join(folder, stage), stage, files)
-      raise InputError(f"{folder} is not finished: repeat the `beam-retrain run` that writes it.")
+  for stage in stages_in(folder, files, _OF_RUN):
+    read_info(os.path.join(folder, stage), stage, files)
+    raise InputError(f"{folder} is not finished: repeat the `beam-retrain run` that writes it.")
+
+
+def stages_in(folder: str, files: Files = local_files, stages: Sequence[str] = _STAGES) -> list[str]:
+  """Returns the stages whose outputs are in a folder of `run`."""
+  return [stage for stage in stages if files.exists(os.path.join(folder, stage, INFO_FILE))]
 
 
 def _refuse_too_many_bad(folder: str, stage: str, files: Files) -> None:
