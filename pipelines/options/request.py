@@ -96,7 +96,7 @@ def separate_beam_options(
   Raises InputError for a flag that neither we nor Beam know, with the nearest known one, or an invalid value of ours.
   """
   known = [*flags_of(parser), *beam_flags()]
-  complaint = "neither beam-retrain nor Beam has this flag"
+  complaint = "neither this command nor Beam has this flag"
   validate_spelling(parser, argv, known, complaint)
   parsed, rest = parser.parse_known_args(argv, flags)
   if rest:

@@ -37,10 +37,10 @@ def test_version(capsys):
   ("argv", "sentence"),
   [
     (["bottleneck"], "there is no command 'bottleneck'; the nearest is `beam-retrain bottlenecks`."),
-    (["convert", "--ouput=x"], "--ouput: neither beam-retrain nor Beam has this flag; the nearest flag is --output."),
+    (["convert", "--ouput=x"], "--ouput: neither this command nor Beam has this flag; the nearest flag is --output."),
     (
       ["bottlenecks", "--runer=FnApiRunner"],
-      "--runer: neither beam-retrain nor Beam has this flag; the nearest flag is --runner.",
+      "--runer: neither this command nor Beam has this flag; the nearest flag is --runner.",
     ),
     (["flowers"], "there is no command 'flowers'; `beam-retrain --help` lists them."),
     (["--config", "a.toml"], "--config comes after the command, as in `beam-retrain run --config a.toml`."),
@@ -48,7 +48,7 @@ def test_version(capsys):
     (["bottlenecks", "--testing_percent=1"], "the nearest flag is --testing_percentage."),  # not Beam's
     (["train", "--inptu=x"], "--inptu: unknown flag; the nearest flag is --input."),
     (["train", "--testing_percentage=20"], "--testing_percentage: unknown flag; `run`, `bottlenecks`, `plan`"),
-    (["run", "--input=x"], "--input: neither beam-retrain nor Beam has this flag; images are given as --data."),
+    (["run", "--input=x"], "--input: neither this command nor Beam has this flag; images are given as --data."),
     (["label_image", "--min_accuracy=1"], "; `run`, `evaluate`, `reevaluate` have it."),
     (["run", "--output=x", "--trunk_weight=y"], "the nearest flag is --trunk_weights."),
     (["evaluate", "--input=x", "--output=y"], "required: --model"),

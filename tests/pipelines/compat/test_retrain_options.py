@@ -151,9 +151,9 @@ def test_help_shows_both_groups():
     ("--split_hash=md5", "--split_hash: invalid choice: 'md5'"),
     (
       "--output_grph=x",
-      "--output_grph: neither beam-retrain nor Beam has this flag; the nearest flag is --output_graph.",
+      "--output_grph: neither this command nor Beam has this flag; the nearest flag is --output_graph.",
     ),
-    ("--architecture=x", "--architecture: neither beam-retrain nor Beam has this flag"),
+    ("--architecture=x", "--architecture: neither this command nor Beam has this flag"),
   ],
 )
 def test_a_value_that_cannot_be_used_is_one_sentence_before_any_work(given, sentence, images, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_the_flags_that_are_read_from_beam_s_source_are_those_that_it_has():
   others = {*beam_flags()} - {*flags_of(beam_parser("beam-retrain convert"))}
   assert others <= {"--abc", "--xyz", "--vp_arg1", "--vp_arg2", "--non_vp_arg"}  # of its docstrings
   assert {*flags_of(beam_parser("beam-retrain convert"))} <= {*beam_flags()}
-  with pytest.raises(InputError, match="--xyz: neither beam-retrain nor Beam has this flag"):
+  with pytest.raises(InputError, match="--xyz: neither this command nor Beam has this flag"):
     _parse(_parser(), ["--input=a", "--xyz=1"])
 
 
