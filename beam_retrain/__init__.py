@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run `__getattr_
   from beam_retrain.pipelines.library.evaluation import Evaluation as Evaluation
   from beam_retrain.pipelines.library.evaluation import Prediction as Prediction
   from beam_retrain.pipelines.library.model import Model as Model
+  from beam_retrain.pipelines.library.sources import find_source as find_source
+  from beam_retrain.pipelines.library.sources import load_trunk as load_trunk
   from beam_retrain.pipelines.library.transforms import ComputeBottlenecks as ComputeBottlenecks
   from beam_retrain.pipelines.library.transforms import EvaluateClassifier as EvaluateClassifier
-  from beam_retrain.pipelines.models.trunk_sources import load_trunk as load_trunk
   from beam_retrain.transforms.bottlenecks.model_handler import ImageModelHandler as ImageModelHandler
   from beam_retrain.transforms.core.errors import InputError as InputError
   from beam_retrain.transforms.core.records.schema import Image as Image
-  from beam_retrain.transforms.sources.find import find_source as find_source
   from beam_retrain.transforms.sources.read import ReadImages as ReadImages
   from beam_retrain.transforms.sources.read import SeparateBad as SeparateBad
 
@@ -44,9 +44,9 @@ _MODULES = {
   "SeparateBad": "beam_retrain.transforms.sources.read",
   "StoredBottlenecks": "beam_retrain.pipelines.library.bottlenecks",
   "embed": "beam_retrain.pipelines.library.bottlenecks",
-  "find_source": "beam_retrain.transforms.sources.find",
+  "find_source": "beam_retrain.pipelines.library.sources",
   "load_bottlenecks": "beam_retrain.pipelines.library.bottlenecks",
-  "load_trunk": "beam_retrain.pipelines.models.trunk_sources",
+  "load_trunk": "beam_retrain.pipelines.library.sources",
 }
 
 __all__ = list(_MODULES)

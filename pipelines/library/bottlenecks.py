@@ -97,7 +97,7 @@ class StoredBottlenecks(NamedTuple):
     load_tensorflow()
     import tensorflow as tf
 
-    return tf.data.Dataset.from_tensor_slices((self.vectors, self.labels.astype("S")))
+    return tf.data.Dataset.from_tensor_slices((self.vectors, np.char.encode(self.labels, "utf-8")))
 
 
 @naming_arguments()

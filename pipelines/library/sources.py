@@ -1,4 +1,4 @@
-"""Images and bottlenecks of a folder, scored in this process; imports Beam."""
+"""Inputs and trunks by path; the images of an input, scored."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ from collections.abc import Callable, Iterator
 
 from beam_retrain.pipelines.evaluation.images import choose_images, find_images, holds_bottlenecks, open_bottlenecks
 from beam_retrain.pipelines.library.evaluation import ScoredImage, score_images
+from beam_retrain.pipelines.models import trunk_sources
 from beam_retrain.pipelines.models.trained import Model
 from beam_retrain.pipelines.requests.evaluation import SPLITS, EvaluateRequest
+from beam_retrain.transforms.core.arguments import naming_arguments
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.models.inference import LoadedModel
 from beam_retrain.transforms.core.records.quarantine import Quarantined
 from beam_retrain.transforms.core.run.output_folder import find_output
 from beam_retrain.transforms.evaluation.scoring import ScoreBottlenecks
 from beam_retrain.transforms.io import files
+from beam_retrain.transforms.sources import find
+
+find_source = naming_arguments()(find.find_source)
+load_trunk = naming_arguments(trunk="handle", trunk_weights="weights", trunk_input_px="input_px")(
+  trunk_sources.load_trunk
+)
+for _public in (find_source, load_trunk):
+  _public.__module__ = __name__  # by which they are pickled
 
 
 def open_scored(path: str, folder: str, split: str, load: Callable[[], LoadedModel]) -> Iterator[ScoredImage]:

@@ -146,6 +146,8 @@ def test_other_arrays_are_refused(model, pixels):
       lambda model: embed([], weights="nope.h5"),
       "^weights is for a trunk of Keras, not for bundled: give trunk keras:",
     ),
+    (lambda model: load_trunk("nope"), "^handle nope is neither a folder"),
+    (lambda model: load_trunk("bundled", input_px=9), "leave out input_px.$"),
     (lambda model: load_bottlenecks(3), "folder is of type int: give a str or a pathlib.Path"),
     (lambda model: Model(None), "folder is None: give"),
     (lambda model: Model("nope"), "^nope does not exist: give the folder that `beam-retrain train` wrote"),
@@ -205,6 +207,8 @@ def test_as_a_table_and_as_a_dataset(made):
   vector, label = next(iter(stored.to_tf_dataset()))
   np.testing.assert_array_equal(vector.numpy(), stored.vectors[0])
   assert label.numpy().decode() == stored.labels[0] == table["label"][0]
+  renamed = stored._replace(labels=np.full_like(stored.labels, "ü"))
+  assert next(iter(renamed.to_tf_dataset()))[1].numpy().decode() == "ü"
 
 
 def test_a_dataset_in_a_new_process_prints_nothing_of_tensorflow(made):
