@@ -150,7 +150,7 @@ class _MaxDrop(Gate):
     against = next(against for against, each in comparisons(name, model) if each is comparison)
     if result.value is None:
       return f"no image in common with {against}"
-    where = " on images not trained on" if comparison.is_mixed else ""
+    where = on_which(comparison)
     if not result.value:
       return f"accuracy{where} equal to that of {against}"
     points = percent(abs(result.value), result.threshold).removesuffix(" %")

@@ -286,6 +286,8 @@ def test_what_a_gate_without_a_value_says():
   assert gate_value("model", _model(comparison=_NO_BASELINE, max_drop=0.1), "max_drop") == "no baseline"
   same = _model(comparison=_comparison(0, 0), max_drop=0.1)
   assert gate_value("model", same, "max_drop") == "accuracy equal to that of 2026-11-23"
+  others = _model(comparison=_comparison(0, 0, paired=960, new=40, gone=40), max_drop=0.1)
+  assert gate_value("model", others, "max_drop") == "accuracy on the 960 images of both equal to that of 2026-11-23"
   empty = _model({"7": (0, 0)}, comparison=_comparison(paired=0), min_label_recall=0.5, max_drop=0.1)
   assert gate_value("model", empty, "max_drop") == "no image in common with 2026-11-23"
   assert gate_value("model", empty, "min_label_recall") == "no label has images"
