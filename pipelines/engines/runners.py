@@ -19,6 +19,7 @@ FLINK, SPARK, PORTABLE, PRISM = "flinkrunner", "sparkrunner", "portablerunner", 
 LOOPBACK, DOCKER, PROCESS, EXTERNAL = "LOOPBACK", "DOCKER", "PROCESS", "EXTERNAL"
 _DEFAULT = "FnApiRunner"
 _IN_PROCESS = ("fnapirunner", "directrunner", "bundlebaseddirectrunner", "switchingdirectrunner")
+_KNOWN = {name.lower(): name for name in pipeline_options.StandardOptions.KNOWN_RUNNER_NAMES}
 _CHOSEN_BY = ("runner", "direct_", "environment_")  # prefixes of options
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
@@ -87,9 +88,10 @@ def is_by_default(options: PipelineOptions) -> bool:
 
 
 def runner_name(options: PipelineOptions) -> str:
-  """Returns the runner's name as given, without its module."""
+  """Returns the runner's name as given, without its module; FlinkRunner for Flink, as in Beam."""
   # The smallest view that has it: Beam makes a parser of all flags of a view each time.
-  return str(options.view_as(pipeline_options.StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
+  name = str(options.view_as(pipeline_options.StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
+  return _KNOWN.get(f"{name.lower()}runner", name)
 
 
 def runner_of(options: PipelineOptions) -> str:

@@ -30,11 +30,20 @@ from beam_retrain.transforms.core.system.imports import OWN_JOB
     ("FlinkRunner", False, False),
     ("SparkRunner", False, False),
     ("DataflowRunner", False, False),
+    ("Direct", True, True),
+    ("prism", False, True),
   ],
 )
 def test_where_a_runner_works(runner, in_process, local):
   options = PipelineOptions(flags=[f"--runner={runner}"] if runner else [])
   assert (is_in_process(options), is_local(options)) == (in_process, local)
+
+
+@pytest.mark.parametrize(
+  ("given", "name"), [("Flink", "FlinkRunner"), ("dataflow", "DataflowRunner"), ("sparkrunner", "sparkrunner")]
+)
+def test_the_end_of_a_runner_s_name_may_be_left_out_as_in_beam(given, name):
+  assert runner_name(PipelineOptions(flags=[f"--runner={given}"])) == name
 
 
 def test_without_a_runner_it_is_fnapirunner():
