@@ -76,6 +76,8 @@ def dispatch(argv: Sequence[str]) -> int:
   Raises:
     InputError: there is no such command; names a near one.
   """
+  if argv[:1] == ["help"] and argv[1:]:  # as of git
+    argv = [argv[1], "--help"]
   if not argv or argv[0] in ("-h", "--help", "help"):
     commands = "\n".join(f"  {name:<12} {what}" for name, (_, what) in COMMANDS.items())
     print(*_USAGE.format(commands=commands).split("\n"), sep="\n")

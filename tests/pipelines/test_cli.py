@@ -14,9 +14,10 @@ def test_help_names_every_command_and_exit_code(capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_teaches(command, capsys):
+@pytest.mark.parametrize("ask", [lambda command: [command, "--help"], lambda command: ["help", command]])
+def test_each_command_teaches(command, ask, capsys):
   with pytest.raises(SystemExit) as left:
-    main([command, "--help"])
+    main(ask(command))
   assert left.value.code == 0
   shown = capsys.readouterr().out
   assert shown.startswith(f"usage: beam-retrain {command}")
