@@ -88,7 +88,10 @@ def is_by_default(options: PipelineOptions) -> bool:
 
 
 def runner_name(options: PipelineOptions) -> str:
-  """Returns the runner's name as given, without its module; FlinkRunner for Flink, as in Beam."""
+  """Returns the runner's name as given, without its module.
+
+  FlinkRunner for Flink, as in Beam.
+  """
   # The smallest view that has it: Beam makes a parser of all flags of a view each time.
   name = str(options.view_as(pipeline_options.StandardOptions).runner or _DEFAULT).rsplit(".", 1)[-1]
   return _KNOWN.get(f"{name.lower()}runner", name)
