@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_retrain.pipelines.predict import choose_serving
 from beam_retrain.pipelines.requests.serve import MIN_TOKEN, ServeRequest
+from beam_retrain.reporting.wording import counted
 from beam_retrain.transforms.core.errors import InputError
 from beam_retrain.transforms.core.printing import print, say
 from beam_retrain.transforms.core.run.output_folder import find_output, read_info, read_labels
@@ -42,7 +43,7 @@ def execute(request: ServeRequest) -> int:
   with contextlib.suppress(KeyboardInterrupt):  # uvicorn repeats the signal after it has finished
     serve(server.app(), listening)
   server.batches.close()
-  print(f"stopped after {server.batches.images} images")
+  print(f"stopped after {counted(server.batches.images, 'image')}")
   return 0
 
 
