@@ -70,10 +70,10 @@ def check_comparable(first: str, second: str) -> None:
   for folder in (first, second):
     info = find_info(folder, files)
     if info is None:
-      if stages := stages_in(folder, files):
+      if of_run := stages_in(folder, files):
         shown = files.shown(folder)
         raise InputError(
-          f"{shown} was written by `beam-retrain run`: give an output in it, such as {shown}/{stages[-1]}."
+          f"{shown} was written by `beam-retrain run`: give an output in it, such as {shown}/{of_run[-1]}."
         )
       raise InputError(f"{folder} has no {INFO_FILE} of beam-retrain: give a folder that one of its commands wrote.")
     read_info(folder, info.stage, files)

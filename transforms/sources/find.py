@@ -96,11 +96,11 @@ def _check_not_of_run(path: str) -> None:
   stages = stages_in(path, files)
   if "convert" in stages:
     images = files.join(path, "convert")
-  elif "bottlenecks" in stages and (info := find_info(files.join(path, "bottlenecks"), files)):
-    images = str(info.settings.get("input", ""))
   else:
-    return
-  raise InputError(f"{files.shown(path)} was written by `beam-retrain run`: give its images, {files.shown(images)}.")
+    info = find_info(files.join(path, "bottlenecks"), files) if "bottlenecks" in stages else None
+    images = str(info.settings.get("input", "")) if info else ""
+  if images:
+    raise InputError(f"{files.shown(path)} was written by `beam-retrain run`: give its images, {files.shown(images)}.")
 
 
 def _check_not_wrapped(path: str) -> None:

@@ -33,10 +33,10 @@ from beam_retrain.transforms.core.system import local_files
 from beam_retrain.transforms.core.system.locks import Claim
 from beam_retrain.transforms.core.system.small_files import RUN_AGAIN, read_small
 
-# The marker is deleted first, so that no reader takes the folder for finished.
 # Read from the folder of `run` too, by `find_output`.
 _OF_RUN = ("bottlenecks", "train", "evaluate")
 _STAGES = ("convert", *_OF_RUN)
+# The marker is deleted first, so that no reader takes the folder for finished.
 _ALWAYS_OWNED = (COMPLETED_FILE, CONFIG_FILE, STATS_FILE, QUARANTINE_FILE, LABELS_FILE, REPORTS_FOLDER)
 
 
